@@ -1,0 +1,76 @@
+"""The frame every script shares: arguments, settings, logging, exit codes, and a side-car. No torch here.
+
+Exit codes: 0 done, 2 a user's mistake (said in words), 1 a fault of ours (traceback), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from fewscans import __version__
+from fewscans.config.load import parse, read_config_file
+from fewscans.errors import UserError
+from fewscans.files import write_json
+
+log = logging.getLogger("fewscans")
+
+
+def parser(description: str, params: type[BaseModel] | None = None) -> argparse.ArgumentParser:
+    """Parser with `--params` (JSON, or @file.yaml) where the script has settings."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if params is not None:
+        made.add_argument(
+            "--params", default="{}", help=f"settings as JSON, or @FILE.yaml ({params.__name__}, see docs/settings.md)"
+        )
+    return made
+
+
+def read_params(text: str, model: type[BaseModel]) -> Any:
+    """`model` from the text of ``--params``."""
+    if text.startswith("@"):
+        return parse(model, read_config_file(text[1:]), text[1:])
+    try:
+        raw = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"--params: not valid JSON ({error}). Quote it for the shell, or give @FILE.yaml.") from None
+    return parse(model, raw, "--params")
+
+
+def run(
+    made: argparse.ArgumentParser,
+    work: Callable[[argparse.Namespace, Any], dict[str, Any] | None],
+    argv: Sequence[str] | None = None,
+    params: type[BaseModel] | None = None,
+) -> int:
+    """Parse, do the work, and turn what happens into an exit code.
+
+    `work(arguments, settings)` may return facts for the side-car, which is written to
+    ``<arguments.sidecar>`` where the script has that flag.
+    """
+    arguments = made.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    began = time.perf_counter()
+    try:
+        settings = read_params(arguments.params, params) if params is not None else None
+        facts = work(arguments, settings) or {}
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    sidecar = getattr(arguments, "sidecar", None)
+    if sidecar:
+        shown = settings.model_dump(mode="json") if settings is not None else {}
+        seconds = round(time.perf_counter() - began, 3)
+        write_json(Path(sidecar), {"fewscans": __version__, "params": shown, "seconds": seconds, **facts})
+    return 0

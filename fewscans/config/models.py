@@ -1,0 +1,277 @@
+"""The settings a config may hold, with bounds and what each is for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from fewscans.config.base import Budget, Fraction, Name, Settings
+from fewscans.config.encoders import AnyEncoder
+
+
+class PhantomCohort(Settings):
+    """A generated cohort in place of files; the settings of `fewscans.phantom`."""
+
+    n_patients: int = Field(default=150, ge=20, le=5000)
+    """Patients, each with one to four images."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the cohort; the same seed writes the same bytes."""
+
+
+class Columns(Settings):
+    """Names of the columns in the label table, where they differ from ours."""
+
+    path: str = "path"
+    """File, relative to the data set's root."""
+    label: str = "label"
+    """Class; empty = no label (such scans join pretraining)."""
+    patient: str | None = "patient"
+    """Whose scan it is; `null` where nobody knows: then every scan is a patient of its own, flagged."""
+    split: str = "split"
+    """Official split, where there is one."""
+    site: str = "site"
+    """Hospital or scanner, where known."""
+
+
+class SplitNames(Settings):
+    """How the table names the parts of an official split."""
+
+    train: list[str] = ["train", "training"]
+    """Names of the training part."""
+    val: list[str] = ["val", "valid", "validation"]
+    """Names of the validation part; it joins the labelled pool."""
+    test: list[str] = ["test", "testing"]
+    """Names of the test part."""
+
+
+class DatasetSettings(Settings):
+    """Where scans and labels are: a folder and a table, a folder per class, one .npz, or a generated cohort."""
+
+    root: str | None = None
+    """Folder of the scans; relative paths start at `data_root`."""
+    table: str | None = None
+    """CSV, TSV or Parquet with a row per scan; relative to `root`. Without it `root` has a folder per class."""
+    npz: str | None = None
+    """File in MedMNIST's layout (train_images, train_labels, val_*, test_*); in place of `root`."""
+    phantom: PhantomCohort | None = None
+    """Generate the cohort of the demo; in place of `root`."""
+    columns: Columns = Columns()
+    """Names of columns."""
+    attributes: list[str] = []
+    """Further columns that should not tell the label: they join the shortcut test."""
+    classes: list[str] | None = None
+    """Classes in order; without it sorted. With two, the last is the positive one."""
+    split: Literal["grouped", "official"] = "grouped"
+    """`grouped`: stratified folds by group. `official`: the table's own split."""
+    split_names: SplitNames = SplitNames()
+    """What the official parts are called."""
+    exclude: list[str] = []
+    """Paths to leave out (exact, or a glob such as `scouts/*`)."""
+    on_unreadable: Literal["leave-out", "stop"] = "leave-out"
+    """What to do about a file that cannot be read: list it and go on, or stop."""
+    contradictions: Literal["exclude", "keep"] = "exclude"
+    """Duplicates or patients with two labels: take their labels out of training and test, or keep them."""
+    near_duplicate: float = Field(default=0.98, gt=0.5, le=1)
+    """Pearson correlation of 32 x 32 thumbnails from which two scans are near duplicates."""
+    pools: list[Name] = []
+    """Other data sets whose scans (never labels) join pretraining."""
+    chunks: int = Field(default=1, ge=1, le=1000)
+    """Convert in so many jobs; a scan's chunk is a hash of its path."""
+    source: str | None = None
+    """Where the data set is to be had; shown when its folder is not there."""
+
+
+class RecipeSettings(Settings):
+    """Geometry and intensity that make one store."""
+
+    size: int = Field(default=64, ge=16, le=2048)
+    """Side of the square image in pixels."""
+    channels: Literal[1, 3] = 1
+    """Gray, or three channels (gray sources are repeated)."""
+    normalise: Literal["percentile", "window", "minmax", "zscore"] = "percentile"
+    """How intensities reach [0, 1] (`zscore`: mean 0.5, standard deviation 1/6, clipped)."""
+    window_hu: tuple[float, float] = (-1000.0, 400.0)
+    """Low and high of `window`, in HU or stored units."""
+    percentiles: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]] = (0.5, 99.5)
+    """Low and high of `percentile`, per scan."""
+    fit: Literal["pad", "stretch"] = "pad"
+    """Reach the square by padding the shorter side, or by stretching it."""
+
+
+class KnnSettings(Settings):
+    """k nearest neighbours by cosine in standardised features, votes weighted by exp(similarity / temperature)."""
+
+    k: list[Annotated[int, Field(ge=1)]] = [1, 3, 5, 9, 15, 25]
+    """Candidates, chosen by inner folds."""
+    default_k: int = Field(default=5, ge=1)
+    """Where nothing can be chosen."""
+    temperature: float = Field(default=0.1, gt=0)
+    """Of the votes."""
+
+
+class LinearSettings(Settings):
+    """Logistic regression (L-BFGS) on standardised frozen features."""
+
+    c: list[Annotated[float, Field(gt=0)]] = [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0]
+    """Candidates of the inverse regularisation, chosen by inner folds."""
+    default_c: float = Field(default=0.01, gt=0)
+    """Where nothing can be chosen."""
+    max_iter: int = Field(default=1000, ge=10)
+    """Iterations of the solver at most."""
+
+
+class FinetuneSettings(Settings):
+    """All weights trained on the labelled scans."""
+
+    steps: int = Field(default=300, ge=1, le=1_000_000)
+    """Steps; fixed, or the largest candidate where they are chosen."""
+    batch_size: int = Field(default=32, ge=2, le=4096)
+    """Scans in a step; at most the number of labelled scans."""
+    lr: float = Field(default=1e-3, gt=0, le=10)
+    """Peak learning rate of AdamW."""
+    weight_decay: float = Field(default=0.05, ge=0, le=10)
+    """Of weights, not of biases and norms."""
+    warmup: Fraction = 0.1
+    """Share of the steps; then a cosine to zero."""
+    strength: float = Field(default=0.5, ge=0, le=2)
+    """Dial of the augmentation."""
+    balanced: bool = True
+    """Draw classes equally often."""
+    inner_folds: int = Field(default=0, ge=0, le=5)
+    """Inner folds whose models choose the number of steps and give validation predictions; 0 = fixed steps.
+    Each costs one more training per budget and draw."""
+
+
+class ProtocolSettings(Settings):
+    """How labels are used."""
+
+    linear: LinearSettings = LinearSettings()
+    """Linear probe."""
+    knn: KnnSettings = KnnSettings()
+    """Nearest neighbours."""
+    finetune: FinetuneSettings = FinetuneSettings()
+    """Fine-tuning."""
+
+
+class ValidationSettings(Settings):
+    """Who is trained and tested on, how often."""
+
+    folds: int = Field(default=5, ge=2, le=20)
+    """Folds of a `grouped` split."""
+    seeds: int = Field(default=3, ge=1, le=100)
+    """Trainings with different random numbers."""
+    draws: int = Field(default=3, ge=1, le=100)
+    """Random nested subsets of a budget; `all` has one."""
+
+
+class CompareSettings(Settings):
+    """The question: against what, by which metric, from which gain on."""
+
+    baseline: Literal["scratch", "scratch-long", "random", "imagenet", "majority"] = "scratch"
+    """Encoder that every arm is compared with, at the same backbone, recipe and budget."""
+    metric: Literal[
+        "auroc", "average_precision", "accuracy", "balanced_accuracy", "f1", "precision", "recall"
+    ] = "auroc"
+    """Metric of verdicts and figures."""
+    smallest_gain: float = Field(default=0.03, gt=0, lt=1)
+    """Smallest difference of interest."""
+
+
+class ScoreSettings(Settings):
+    """How predictions become scores."""
+
+    units: list[Literal["patient", "scan"]] = Field(default=["patient"], min_length=1)
+    """What a score counts: patients (mean probability over their scans), scans, or both."""
+    resamples: int = Field(default=2000, ge=200, le=100_000)
+    """Bootstrap resamples."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """Level of the intervals."""
+
+
+class ReportSettings(Settings):
+    """How results are shown; never changes a number."""
+
+    title: str = "fewscans"
+    """Heading of the report."""
+    embedding: Literal["tsne", "umap"] = "tsne"
+    """Picture of the embeddings."""
+    palette: str = "colorblind"
+    """seaborn palette."""
+
+
+class ComputeSettings(Settings):
+    """What a job computes with; part of the digest of results."""
+
+    threads: int = Field(default=1, ge=1, le=256)
+    """Compute threads of a training job. Belongs to the result: other numbers of threads round differently."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: CUDA where there is one."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto`: bf16 autocast on CUDA, fp32 on CPU."""
+
+
+Axis = Annotated[list[int | float | str | bool], Field(min_length=1)]
+
+
+class AblationSettings(Settings, extra="allow"):
+    """A product of axes: `{of: simclr, epochs: [50, 200], size: [48, 64]}`; axes are settings of encoder or recipe."""
+
+    __pydantic_extra__: dict[str, Axis]
+
+    of: Name
+    """Encoder that is varied."""
+    recipe: Name | None = None
+    """Recipe that is varied; without it the first."""
+
+    @property
+    def axes(self) -> dict[str, list[int | float | str | bool]]:
+        """Axis name -> values, in the order written."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+def _as_text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class Config(Settings):
+    """A fewscans config."""
+
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    """Every random number follows from it."""
+    data_root: str = "."
+    """Where relative `root`s of data sets start."""
+    work: str = "work"
+    """Folder of everything between; may be large."""
+    results: str = "results"
+    """Folder of what may be shown."""
+    datasets: dict[Name, DatasetSettings] = Field(min_length=1)
+    """Data sets by name."""
+    recipes: dict[Name, RecipeSettings] = {"size64": RecipeSettings()}
+    """Recipes by name; arms are made for each."""
+    encoders: dict[Name, AnyEncoder] = {}
+    """Encoders by name; `method` says which settings a one has."""
+    protocols: list[Literal["linear", "knn", "finetune"]] = Field(default=["linear", "finetune"], min_length=1)
+    """How labels are used."""
+    protocol_settings: ProtocolSettings = ProtocolSettings()
+    """Settings of the protocols."""
+    baselines: list[Literal["majority", "random", "scratch", "scratch-long", "imagenet"]] = [
+        "majority", "random", "scratch",
+    ]
+    """Made once for each backbone and recipe in use."""
+    imagenet_weights: dict[str, str] = {}
+    """Backbone -> local file of ImageNet weights; others are asked of the hub."""
+    budgets: list[Annotated[Budget, BeforeValidator(_as_text)]] = Field(default=["10", "50%", "all"], min_length=1)
+    """Labelled patients: a number, a share of the training fold, or all."""
+    validation: ValidationSettings = ValidationSettings()
+    """Folds, seeds, draws."""
+    compare: CompareSettings = CompareSettings()
+    """The question."""
+    score: ScoreSettings = ScoreSettings()
+    """Units and intervals."""
+    ablations: dict[Name, AblationSettings] = {}
+    """Products of axes."""
+    report: ReportSettings = ReportSettings()
+    """Looks."""
+    compute: ComputeSettings = ComputeSettings()
+    """Threads, device, precision."""

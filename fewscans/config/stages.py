@@ -1,0 +1,184 @@
+"""The slice of settings that each script is given as ``--params``: what it uses, and no more.
+
+A rule's `params` hold exactly this, so that a setting reruns what uses it and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fewscans.config.base import Settings
+from fewscans.config.encoders import AnyEncoder
+from fewscans.config.models import (
+    Columns,
+    CompareSettings,
+    ComputeSettings,
+    PhantomCohort,
+    ProtocolSettings,
+    RecipeSettings,
+    ReportSettings,
+    ScoreSettings,
+    SplitNames,
+)
+
+
+class ConvertParams(Settings):
+    """Read the scans of one chunk of one data set."""
+
+    dataset: str
+    """Name of the data set."""
+    root: str | None = None
+    """Folder of the scans, resolved."""
+    table: str | None = None
+    """Label table, resolved; only its path column is read here."""
+    npz: str | None = None
+    """MedMNIST-like file, resolved."""
+    path_column: str = "path"
+    """Column of the table with paths."""
+    exclude: list[str] = []
+    """Paths or globs to leave out."""
+    on_unreadable: Literal["leave-out", "stop"] = "leave-out"
+    """What to do about a file that cannot be read."""
+    chunk: int = 0
+    """This chunk, from 0."""
+    chunks: int = 1
+    """Number of chunks."""
+
+
+class AuditParams(Settings):
+    """Find what is wrong with a data set; make groups."""
+
+    dataset: str
+    """Name of the data set."""
+    table: str | None = None
+    """Label table, resolved."""
+    npz: str | None = None
+    """MedMNIST-like file, resolved."""
+    columns: Columns = Columns()
+    """Names of columns."""
+    attributes: list[str] = []
+    """Further columns for the shortcut test."""
+    classes: list[str] | None = None
+    """Classes in order; others are refused."""
+    split_names: SplitNames = SplitNames()
+    """What the official parts are called."""
+    split: Literal["grouped", "official"] = "grouped"
+    """Kind of split that will be made."""
+    contradictions: Literal["exclude", "keep"] = "exclude"
+    """What to do about labels that contradict each other."""
+    near_duplicate: float = 0.98
+    """Correlation from which two scans are near duplicates."""
+
+
+class NormaliseParams(Settings):
+    """Make one store."""
+
+    dataset: str
+    """Name of the data set."""
+    recipe: RecipeSettings
+    """Geometry and intensity."""
+
+
+class FoldsParams(Settings):
+    """Who is in which fold."""
+
+    dataset: str
+    """Name of the data set."""
+    split: Literal["grouped", "official"] = "grouped"
+    """Kind of split."""
+    folds: int = 5
+    """Number of folds of a grouped split."""
+    seed: int = 0
+    """Of the config."""
+
+
+class BudgetsParams(Settings):
+    """Whose labels may be used."""
+
+    dataset: str
+    """Name of the data set."""
+    budgets: list[str]
+    """As written: "10", "50%", "all"."""
+    draws: int = 1
+    """Random subsets per budget."""
+    seed: int = 0
+    """Of the config."""
+
+
+class PretrainParams(Settings):
+    """Pretrain one encoder on one fold with one seed."""
+
+    encoder: str
+    """Its name."""
+    settings: AnyEncoder
+    """Method and settings."""
+    recipe: RecipeSettings
+    """Of the store (size, channels)."""
+    dataset: str
+    """Target data set."""
+    fold: str
+    """Fold whose test groups it may not see; "all" where transductive."""
+    seed: int
+    """Index of the seed, from 0."""
+    base_seed: int = 0
+    """Of the config."""
+    compute: ComputeSettings = ComputeSettings()
+    """Threads, device, precision."""
+
+
+class FinetuneParams(Settings):
+    """Use one encoder on one fold with one seed: all protocols, budgets and draws."""
+
+    encoder: str
+    """Its name."""
+    settings: AnyEncoder
+    """Method and settings."""
+    extra_steps: int = 0
+    """For scratch-long: resolved steps on top of those of fine-tuning."""
+    recipe: RecipeSettings
+    """Of the store."""
+    recipe_name: str
+    """Its name; the arm is `ENCODER.RECIPE.PROTOCOL`."""
+    protocols: list[str]
+    """Protocols to run, legal ones only."""
+    protocol_settings: ProtocolSettings
+    """Settings of those protocols."""
+    dataset: str
+    """Target data set."""
+    classes: list[str]
+    """Class names in order; the target column of predictions is an index into it. Empty: sorted labels."""
+    fold: str
+    """Fold whose test groups are predicted."""
+    seed: int
+    """Index of the seed, from 0."""
+    base_seed: int = 0
+    """Of the config."""
+    compute: ComputeSettings = ComputeSettings()
+    """Threads, device, precision."""
+
+
+class AggregateParams(Settings):
+    """Score predictions; the arms come from the plan file."""
+
+    compare: CompareSettings = CompareSettings()
+    """The question."""
+    score: ScoreSettings = ScoreSettings()
+    """Units and intervals."""
+    seed: int = 0
+    """Of the config; resamples follow from it."""
+
+
+class ReportParams(Settings):
+    """Draw figures and the page."""
+
+    report: ReportSettings = ReportSettings()
+    """Looks."""
+    compare: CompareSettings = CompareSettings()
+    """The question."""
+
+
+class PhantomParams(Settings):
+    """Write a generated cohort."""
+
+    cohort: PhantomCohort = PhantomCohort()
+    """Its settings."""
