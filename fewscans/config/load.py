@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
+import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from fewscans.config.encoders import ENCODERS
-from fewscans.config.models import Config
+from fewscans.config.explain import explain
+from fewscans.config.models import AblationSettings, Config, DatasetSettings
 from fewscans.errors import Problems, UserError, did_you_mean
 
 
@@ -35,149 +36,174 @@ def load(raw: Mapping[str, Any], title: str = "config") -> Config:
     Raises
     ------
     UserError
-        With every problem: unknown or misspelt keys, wrong types and ranges, names that refer to nothing.
+        With every problem: unknown or misspelt keys, wrong types and ranges, names that refer to
+        nothing.
     """
+    if not isinstance(raw, Mapping):
+        raise UserError(f"{title}: a config is a mapping of settings; this is a {type(raw).__name__}.")
     problems = Problems(title)
-    try:
-        config = Config.model_validate(dict(raw))
-    except ValidationError as error:
-        for item in error.errors():
-            problems.add(*_explain(item))
-        problems.raise_if_any()
-        raise AssertionError("a ValidationError without errors") from error
-    _check_references(config, problems)
+    config = _validated(Config, raw, problems)
+    if config is None:
+        config = _without_faults(raw)
+    if config is not None:
+        _check_references(config, raw, problems)
     problems.raise_if_any()
+    if config is None:
+        raise AssertionError("a config with faults, and no problem noted")
     return config
 
 
 def parse(model: type[BaseModel], raw: Mapping[str, Any], title: str) -> Any:
     """Like `load`, for the slice of settings that a script is given as ``--params``."""
+    if not isinstance(raw, Mapping):
+        raise UserError(f"{title}: settings are a mapping; this is a {type(raw).__name__}.")
     problems = Problems(title)
+    parsed = _validated(model, raw, problems)
+    problems.raise_if_any()
+    return parsed
+
+
+def _validated(model: type[BaseModel], raw: Mapping[str, Any], problems: Problems) -> Any:
     try:
         return model.model_validate(dict(raw))
     except ValidationError as error:
         for item in error.errors():
-            problems.add(*_explain(item, model))
-        problems.raise_if_any()
-        raise AssertionError("a ValidationError without errors") from error
+            problems.add(*explain(item, model))
+        return None
 
 
-def _explain(item: Any, root: type[BaseModel] = Config) -> tuple[str, str]:
-    """(key, sentence) of one pydantic error."""
-    loc = [part for part in item["loc"] if part not in ENCODERS or item["loc"][0] != "encoders"]
-    # The discriminator value stands in `loc` behind the encoder's name, and an encoder may be called like it.
-    if item["loc"][:1] == ("encoders",):
-        loc = [part for i, part in enumerate(item["loc"]) if i != 2 or part not in ENCODERS]
-    loc = [part for part in loc if part != "[key]"]
-    place = ".".join(str(part) for part in loc) or "config"
-    kind, given = item["type"], item.get("input")
-    if kind == "extra_forbidden":
-        siblings = _keys_beside(item["loc"], root)
-        return place, f"unknown key.{did_you_mean(str(loc[-1]), siblings)}"
-    if kind == "missing":
-        return place, "is missing. Add it."
-    if kind == "union_tag_invalid":
-        return f"{place}.method", f"'{item['ctx']['tag']}' is not a method.{did_you_mean(item['ctx']['tag'], ENCODERS)}"
-    if kind == "union_tag_not_found":
-        return f"{place}.method", f"is missing: which method makes this encoder? Known: {', '.join(sorted(ENCODERS))}"
-    if kind == "literal_error":
-        known = re.findall(r"'([^']*)'", item["ctx"]["expected"]) or [item["ctx"]["expected"]]
-        return place, f"'{given}' is not known.{did_you_mean(str(given), known)}"
-    if kind == "string_pattern_mismatch":
-        if loc[0] == "budgets":
-            return place, f"'{given}' is not a budget. Write a number of patients (10), a share (50%) or all."
-        return place, f"'{given}' is not a name. Use a-z, 0-9, '.' and '-' (names become file names)."
-    message = item["msg"][0].lower() + item["msg"][1:]
-    return place, f"{message} (given: {given!r})"
+def _without_faults(raw: Mapping[str, Any]) -> Config | None:
+    """What is left of `raw` without the settings that do not validate.
+
+    References are checked in it, so that a misspelt key does not hide a missing data set.
+    """
+    left = copy.deepcopy(dict(raw))
+    for _ in range(3):  # what a key leaves behind may itself be at fault: encoder, then section
+        try:
+            return Config.model_validate(left)
+        except ValidationError as error:
+            places = [_place(left, item["loc"]) for item in error.errors()]
+        for owner, key in filter(None, places):
+            owner.pop(key, None)
+    return None
 
 
-def _keys_beside(loc: tuple[Any, ...], root: type[BaseModel]) -> list[str]:
-    """Keys that would have been legal where the unknown key `loc[-1]` stands."""
-    model: Any = root
-    for part in loc[:-1]:
-        if isinstance(part, str) and part in ENCODERS and not _is_model(model):
-            model = ENCODERS[part]
-            continue
-        field = model.model_fields.get(part) if _is_model(model) else None
-        if field is not None:
-            model = _first_model(field.annotation)
-        if model is None:
-            return []
-    return list(model.model_fields) if _is_model(model) else []
+def _place(raw: dict[str, Any], loc: tuple[Any, ...]) -> tuple[dict[str, Any], Any] | None:
+    """The innermost mapping of `raw` that `loc` leads to, and the key in it."""
+    at: Any = raw
+    found = None
+    for part in loc:
+        # What is no key is a position in a list or a method's name: then the part as a whole is meant.
+        if isinstance(at, dict) and part in at:
+            found = at, part
+            at = at[part]
+    return found
 
 
-def _is_model(value: Any) -> bool:
-    return isinstance(value, type) and issubclass(value, BaseModel)
+def _keys(raw: Any, *path: str) -> list[str]:
+    """Keys that a user wrote (with a value) in the mapping at `path`; none where there is no mapping."""
+    for part in path:
+        raw = raw.get(part) if isinstance(raw, Mapping) else None
+    return [key for key, value in raw.items() if value is not None] if isinstance(raw, Mapping) else []
 
 
-def _first_model(annotation: Any) -> Any:
-    """The model inside `dict[Name, Model]`, `Model | None`; the annotation of encoders stays a union."""
-    if _is_model(annotation):
-        return annotation
-    models = [found for found in map(_first_model, get_args(annotation)) if found is not None]
-    return models[0] if len(models) == 1 else (annotation if models else None)
-
-
-def _check_references(config: Config, problems: Problems) -> None:
+def _check_references(config: Config, raw: Mapping[str, Any], problems: Problems) -> None:
+    """Note names that refer to nothing. What was written (`raw`) counts, valid or not."""
     for name, dataset in config.datasets.items():
-        place = f"datasets.{name}"
-        given = [key for key in ("root", "npz", "phantom") if getattr(dataset, key) is not None]
-        if len(given) != 1:
-            what = "none is" if not given else f"{' and '.join(given)} are"
-            problems.add(place, f"give one of root, npz, phantom; {what} there.")
-        for pool in dataset.pools:
-            if pool not in config.datasets:
-                problems.add(f"{place}.pools", f"'{pool}' is not a data set.{did_you_mean(pool, config.datasets)}")
-            elif pool == name:
-                problems.add(f"{place}.pools", "a data set is not its own pool. Remove it.")
-        if dataset.classes is not None and len(set(dataset.classes)) < max(2, len(dataset.classes)):
-            problems.add(f"{place}.classes", "name at least two different classes, or leave the key out.")
-    if all(_only_pool(config, name) for name in config.datasets):
+        _check_dataset(name, dataset, raw, problems)
+    pools = {pool for dataset in config.datasets.values() for pool in dataset.pools}
+    if config.datasets and all(name in pools for name in _keys(raw, "datasets")):
         problems.add("datasets", "all are pools of others; one must be evaluated.")
     for name, recipe in config.recipes.items():
         for key in ("window_hu", "percentiles"):
             low, high = getattr(recipe, key)
             if not low < high:
-                problems.add(f"recipes.{name}.{key}", f"low must be below high (given: [{low}, {high}]).")
-    for name in config.encoders:
-        if name in ENCODERS and name != config.encoders[name].method:
-            problems.add(f"encoders.{name}", f"'{name}' is the name of another method. Choose another name.")
+                message = f"low must be below high (given: [{low:g}, {high:g}])."
+                problems.add(f"recipes.{name}.{key}", message)
+    for name, encoder in config.encoders.items():
+        if name in ENCODERS and name != encoder.method:
+            message = f"'{name}' is the name of another method. Choose another name."
+            problems.add(f"encoders.{name}", message)
+        if encoder.method == "mae" and not looks_like_vit(encoder.backbone):
+            problems.add(
+                f"encoders.{name}.backbone",
+                f"mae needs a plain ViT; '{encoder.backbone}' is none. Take vit_tiny_patch16_224, or"
+                " method: simmim.",
+            )
     for name, ablation in config.ablations.items():
-        _check_ablation(config, name, ablation, problems)
-    if not config.encoders and not config.baselines:
+        _check_ablation(config, raw, name, ablation, problems)
+    if not _keys(raw, "encoders") and raw.get("baselines") == []:
         problems.add("encoders", "neither encoders nor baselines: nothing to compare.")
 
 
-def _only_pool(config: Config, name: str) -> bool:
-    return any(name in other.pools for other in config.datasets.values())
+def looks_like_vit(backbone: str) -> bool:
+    """Whether timm's name is that of a plain vision transformer (told without importing timm)."""
+    return backbone.startswith(("vit_", "deit", "test_vit"))
 
 
-def _check_ablation(config: Config, name: str, ablation: Any, problems: Problems) -> None:
+def _check_dataset(
+    name: str, dataset: DatasetSettings, raw: Mapping[str, Any], problems: Problems
+) -> None:
+    place = f"datasets.{name}"
+    given = [key for key in ("root", "npz", "phantom") if key in _keys(raw, "datasets", name)]
+    if len(given) != 1:
+        what = "none is" if not given else f"{' and '.join(given)} are"
+        problems.add(place, f"give one of root, npz, phantom; {what} there.")
+    others = _keys(raw, "datasets")
+    for pool in dataset.pools:
+        if pool not in others:
+            problems.add(
+                f"{place}.pools", f"'{pool}' is not a data set.{did_you_mean(pool, others)}"
+            )
+        elif pool == name:
+            problems.add(f"{place}.pools", "a data set is not its own pool. Remove it.")
+    if dataset.classes is not None and len(set(dataset.classes)) < max(2, len(dataset.classes)):
+        problems.add(
+            f"{place}.classes", "name at least two different classes, or leave the key out."
+        )
+
+
+def _check_ablation(
+    config: Config,
+    raw: Mapping[str, Any],
+    name: str,
+    ablation: AblationSettings,
+    problems: Problems,
+) -> None:
     place = f"ablations.{name}"
-    if ablation.of not in config.encoders:
-        problems.add(f"{place}.of", f"'{ablation.of}' is not an encoder.{did_you_mean(ablation.of, config.encoders)}")
-        return
-    if ablation.recipe is not None and ablation.recipe not in config.recipes:
-        problems.add(f"{place}.recipe", f"no such recipe.{did_you_mean(ablation.recipe, config.recipes)}")
-        return
-    if not ablation.axes:
+    encoders = _keys(raw, "encoders")
+    if ablation.of not in encoders:
+        hint = did_you_mean(ablation.of, encoders)
+        problems.add(f"{place}.of", f"'{ablation.of}' is not an encoder.{hint}")
+    recipes = _keys(raw, "recipes") or list(config.recipes)
+    if ablation.recipe is not None and ablation.recipe not in recipes:
+        hint = did_you_mean(ablation.recipe, recipes)
+        problems.add(f"{place}.recipe", f"'{ablation.recipe}' is not a recipe.{hint}")
+    if not set(_keys(raw, "ablations", name)) - {"of", "recipe"}:
         problems.add(place, "has no axis. Add one, e.g. `epochs: [50, 200]`.")
-    base = config.encoders[ablation.of]
-    recipe = config.recipes[ablation.recipe or next(iter(config.recipes))]
+    base = config.encoders.get(ablation.of)
+    recipe = config.recipes.get(ablation.recipe or next(iter(config.recipes), ""))
+    if base is None or recipe is None:
+        return
     for axis, values in ablation.axes.items():
-        owner: BaseModel = recipe if axis in type(recipe).model_fields else base
-        methods = [str(value) for value in values] if axis == "method" else []
-        for value in methods:
-            if value not in ENCODERS:
-                problems.add(f"{place}.method", f"'{value}' is not a method.{did_you_mean(value, ENCODERS)}")
-        if methods:
-            continue
-        known = [key for key in [*type(base).model_fields, *type(recipe).model_fields] if key != "of"]
-        if axis not in known:
-            problems.add(f"{place}.{axis}", f"not a setting of encoder or recipe.{did_you_mean(axis, known)}")
-            continue
+        _check_axis(f"{place}.{axis}", axis, values, base, recipe, problems)
+
+
+def _check_axis(
+    place: str, axis: str, values: list[Any], base: BaseModel, recipe: BaseModel, problems: Problems
+) -> None:
+    if axis == "method":
         for value in values:
-            try:
-                type(owner).model_validate({**owner.model_dump(), axis: value})
-            except ValidationError as error:
-                problems.add(f"{place}.{axis}", f"{_explain(error.errors()[0], type(owner))[1]}")
+            if value not in ENCODERS:
+                problems.add(place, f"'{value}' is not a method.{did_you_mean(str(value), ENCODERS)}")
+        return
+    known = [*type(base).model_fields, *type(recipe).model_fields]
+    if axis not in known:
+        problems.add(place, f"not a setting of encoder or recipe.{did_you_mean(axis, known)}")
+        return
+    owner = recipe if axis in type(recipe).model_fields else base
+    for value in values:
+        try:
+            type(owner).model_validate({**owner.model_dump(), axis: value})
+        except ValidationError as error:
+            problems.add(place, explain(error.errors()[0], type(owner))[1])

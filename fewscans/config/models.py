@@ -234,6 +234,10 @@ def _as_text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+# In YAML a budget of ten is a number; the schema says so to editors.
+WrittenBudget = Annotated[Budget, BeforeValidator(_as_text, json_schema_input_type=Budget | int)]
+
+
 class Config(Settings):
     """A fewscans config."""
 
@@ -247,7 +251,7 @@ class Config(Settings):
     """Folder of what may be shown."""
     datasets: dict[Name, DatasetSettings] = Field(min_length=1)
     """Data sets by name."""
-    recipes: dict[Name, RecipeSettings] = {"size64": RecipeSettings()}
+    recipes: dict[Name, RecipeSettings] = Field(default={"main": RecipeSettings()}, min_length=1)
     """Recipes by name; arms are made for each."""
     encoders: dict[Name, AnyEncoder] = {}
     """Encoders by name; `method` says which settings a one has."""
@@ -261,7 +265,7 @@ class Config(Settings):
     """Made once for each backbone and recipe in use."""
     imagenet_weights: dict[str, str] = {}
     """Backbone -> local file of ImageNet weights; others are asked of the hub."""
-    budgets: list[Annotated[Budget, BeforeValidator(_as_text)]] = Field(default=["10", "50%", "all"], min_length=1)
+    budgets: list[WrittenBudget] = Field(default=["10", "50%", "all"], min_length=1)
     """Labelled patients: a number, a share of the training fold, or all."""
     validation: ValidationSettings = ValidationSettings()
     """Folds, seeds, draws."""

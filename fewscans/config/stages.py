@@ -50,6 +50,10 @@ class AuditParams(Settings):
 
     dataset: str
     """Name of the data set."""
+    root: str | None = None
+    """Folder of the scans, resolved; without a table its folders are the classes."""
+    pool: bool = False
+    """Whether its scans only join the pretraining of others: labels may be missing."""
     table: str | None = None
     """Label table, resolved."""
     npz: str | None = None
@@ -133,8 +137,10 @@ class FinetuneParams(Settings):
     """Its name."""
     settings: AnyEncoder
     """Method and settings."""
-    extra_steps: int = 0
-    """For scratch-long: resolved steps on top of those of fine-tuning."""
+    extra_epochs: int = 0
+    """For scratch-long without `extra_steps`: epochs of the pretraining whose steps are added."""
+    extra_batch_size: int = 1
+    """Batch size of that pretraining."""
     recipe: RecipeSettings
     """Of the store."""
     recipe_name: str

@@ -162,10 +162,9 @@ class Canvas:
         """Rows and columns that hold all of `shape`: painting there alone is several times faster."""
         row, column = self.to_px(shape.x, shape.y)
         reach = max(shape.a, shape.b) / self.spacing_mm + 2
-        return tuple(
-            slice(max(0, int(c - reach)), max(0, min(self.size_px, int(c + reach) + 2)))
-            for c in (float(row), float(column))
-        )  # pyright: ignore[reportReturnType]
+        first = [int(np.clip(c - reach, 0, self.size_px)) for c in (row, column)]
+        last = [int(np.clip(c + reach + 2, 0, self.size_px)) for c in (row, column)]
+        return slice(first[0], last[0]), slice(first[1], last[1])
 
     def cover(self, shape: Ellipse, window: tuple[slice, slice] | None = None) -> Floats:
         """Share of each pixel that `shape` covers, 0 to 1, in `window` (all of the image by default)."""
@@ -221,6 +220,8 @@ def _paint_lungs(canvas: Canvas, p: Anatomy, z: float, rng: np.random.Generator)
         lung = lung.moved(0, 0, 1 + 0.035 * z)
         window = canvas.window(lung)
         cover, y = canvas.cover(lung, window), canvas.y[window]
+        if not cover.size:
+            continue
         depth = (y - np.float32(lung.y - lung.b)) * np.float32(0.5 / lung.b)
         value = np.float32(p.lung_hu) + np.float32(p.gravity_hu) * (depth - np.float32(0.5))
         value += _vessels(canvas, window, lung, p.vessel_seed + side, rng) * (np.float32(20) - value)

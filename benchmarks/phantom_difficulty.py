@@ -1,0 +1,149 @@
+"""How hard the demo's cohort is for supervised training from scratch, by number of labelled patients.
+
+No self-supervised method runs here: the cohort's parameters were fixed from this and the audit alone.
+
+    python benchmarks/phantom_difficulty.py                     # test_resnet
+    python benchmarks/phantom_difficulty.py --backbone test_vit --lr 1e-3
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold
+
+from fewscans.compat import ensure_torchvision
+from fewscans.phantom import Image, PhantomSettings, make_cohort
+
+WINDOW_HU = (-1000.0, 400.0)
+
+
+def load(images: list[Image], size_px: int) -> torch.Tensor:
+    """[N, 1, size, size] float32, windowed, zero mean and unit variance over the cohort."""
+    low, high = WINDOW_HU
+    rows = []
+    for image in images:
+        x = torch.from_numpy(image.hu.astype(np.float32)).clamp(low, high)[None, None]
+        rows.append(F.interpolate(x, (size_px, size_px), mode="bilinear", antialias=True, align_corners=False))
+    x = torch.cat(rows)
+    return (x - x.mean()) / x.std()
+
+
+def augment(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Flip left-right, rotate by up to 20 degrees, shift by up to 6 % and scale by up to 10 %."""
+    n = len(x)
+
+    def uniform(low: float, high: float) -> torch.Tensor:
+        return low + (high - low) * torch.rand(n, generator=generator)
+
+    flip = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
+    turn, scale = uniform(-0.35, 0.35), uniform(0.9, 1.1)
+    cos, sin = torch.cos(turn) * scale, torch.sin(turn) * scale
+    theta = torch.stack(
+        [torch.stack([cos * flip, -sin, uniform(-0.12, 0.12)], 1),
+         torch.stack([sin * flip, cos, uniform(-0.12, 0.12)], 1)], 1
+    )  # fmt: skip
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+
+def train(
+    x: torch.Tensor, y: torch.Tensor, args: argparse.Namespace, seed: int
+) -> torch.nn.Module:
+    """Train from random weights with AdamW and a one-cycle schedule; return the network in eval mode."""
+    import timm
+
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    size = {"img_size": x.shape[-1]} if "vit" in args.backbone else {}
+    network = timm.create_model(args.backbone, pretrained=False, in_chans=1, num_classes=2, **size)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=args.lr, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, args.lr, total_steps=args.steps)
+    order = torch.empty(0, dtype=torch.long)
+    network.train()
+    for _ in range(args.steps):
+        while len(order) < args.batch:
+            order = torch.cat([order, torch.randperm(len(x), generator=generator)])
+        batch, order = order[: args.batch], order[args.batch :]
+        loss = F.cross_entropy(network(augment(x[batch], generator)), y[batch])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    return network.eval()
+
+
+@torch.no_grad()
+def patient_auroc(
+    network: torch.nn.Module, x: torch.Tensor, patients: np.ndarray, target: dict[str, int]
+) -> float:
+    """AUROC over patients of the mean probability of a patient's images."""
+    prob = torch.softmax(network(x), 1)[:, 1].numpy()
+    names = sorted(set(patients))
+    return float(roc_auc_score([target[n] for n in names], [prob[patients == n].mean() for n in names]))
+
+
+def labelled(names: np.ndarray, target: dict[str, int], budget: str, rng: np.random.Generator) -> list[str]:
+    """A random subset of `names`, of the size of `budget`, with both classes in their proportion."""
+    if budget == "all":
+        return list(names)
+    n = round(len(names) * float(budget[:-1]) / 100) if budget.endswith("%") else int(budget)
+    chosen: list[str] = []
+    classes = [[p for p in rng.permutation(names) if target[p] == c] for c in (0, 1)]
+    first = round(n * len(classes[0]) / len(names))
+    chosen += classes[0][:first] + classes[1][: n - first]
+    return chosen
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print one line per budget."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--backbone", default="test_resnet")
+    parser.add_argument("--seed", type=int, default=0, help="of the cohort")
+    parser.add_argument("--size", type=int, default=48, help="pixels")
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--draws", type=int, default=3, help="subsets per budget; 'all' has one, trained as often")
+    parser.add_argument("--budgets", default="12,30%,all")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    ensure_torchvision()
+
+    cohort = make_cohort(PhantomSettings(seed=args.seed, faults=False, n_unlabelled=0))
+    images = list(cohort.images)
+    x = load(images, args.size)
+    y = torch.tensor([image.target for image in images])
+    patients = np.array([image.patient for image in images])
+    target = {image.patient: image.target for image in images}
+    names = np.array(sorted(target))
+    classes = np.array([target[n] for n in names])
+    print(f"seed {args.seed}: {len(names)} patients, {len(images)} images, {classes.mean():.2f} malignant")
+    for budget in args.budgets.split(","):
+        start, scores = time.perf_counter(), []
+        for draw in range(args.draws):
+            folds = StratifiedKFold(args.folds, shuffle=True, random_state=args.seed).split(names, classes)
+            for fold, (train_names, test_names) in enumerate(folds):
+                rng = np.random.default_rng((args.seed, fold, draw))
+                chosen = np.isin(patients, labelled(names[train_names], target, budget, rng))
+                test = np.isin(patients, names[test_names])
+                network = train(x[chosen], y[chosen], args, seed=1000 * draw + fold)
+                scores.append(patient_auroc(network, x[test], patients[test], target))
+        by_draw = np.reshape(scores, (args.draws, args.folds)).mean(1)
+        spread = f"{by_draw.min():.3f} to {by_draw.max():.3f}"
+        print(
+            f"{args.backbone:12s} {budget:>4s} AUROC {by_draw.mean():.3f} (draws {spread}; folds sd "
+            f"{np.std(scores):.3f}) {(time.perf_counter() - start) / len(scores):.1f} s a training",
+            flush=True,
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

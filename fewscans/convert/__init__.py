@@ -1,0 +1,229 @@
+"""From files that hospitals produce to arrays in physical units. Nothing heavy is imported until a file is read.
+
+A file's kind is found from its content, never from its name. What cannot be used ends as `Unreadable` with a reason
+in words; damaged files are the rule in real folders, not a fault of ours.
+"""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+log = logging.getLogger("fewscans")
+
+# Pixels of one image; beyond, a few bytes of a damaged or hostile file could fill the memory.
+MAX_PIXELS = 2**27
+KINDS = "PNG, JPEG, TIFF, BMP, DICOM, NIfTI"
+# Bytes of a file that tell its kind: a NIfTI-2 header has 540.
+_HEAD = 544
+
+
+class Unreadable(Exception):  # noqa: N818  (an outcome that is recorded, not an error that is raised to a user)
+    """A scan that cannot be used.
+
+    Parameters
+    ----------
+    reason
+        Why, in words.
+    status
+        ``unreadable`` (damaged, or no image) or ``set-aside`` (whole, but not one 2D image).
+    format
+        Kind of file, where known.
+    """
+
+    def __init__(self, reason: str, status: str = "unreadable", format: str = "") -> None:
+        self.reason = reason
+        self.status = status
+        self.format = format
+        super().__init__(reason)
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What a file says about its pixels: ``physical = stored * scale + intercept``."""
+
+    format: str
+    mode: str
+    bits: int
+    scale: float = 1.0
+    intercept: float = 0.0
+    unit: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """One image as it was stored.
+
+    Attributes
+    ----------
+    array : [C, H, W]
+        C is 1 or 3; native dtype. Three equal channels are kept as one (their luma is the same number).
+    spacing_mm : tuple of float
+        Between rows, between columns; empty where the file does not say (never guessed).
+    meta : Meta
+        Kind, colour mode, bits, and the way to physical values.
+    """
+
+    array: npt.NDArray[np.generic]
+    spacing_mm: tuple[float, ...]
+    meta: Meta
+
+    def physical(self) -> npt.NDArray[np.float32]:
+        """[C, H, W] float32: HU or whatever else the file's unit is."""
+        return to_physical(self.array, self.meta.scale, self.meta.intercept)
+
+
+def to_physical(
+    array: npt.NDArray[np.generic], scale: float, intercept: float
+) -> npt.NDArray[np.float32]:
+    """``array * scale + intercept`` as float32, rounded once."""
+    import numpy as np
+
+    if scale == 1.0 and intercept == 0.0:
+        return array.astype(np.float32)
+    return (array.astype(np.float64) * scale + intercept).astype(np.float32)
+
+
+def sniff(head: bytes) -> str:
+    """Kind of a file by its first bytes: ``PNG``, ..., ``DICOM``, ``NIFTI``, ``GZIP``, or empty."""
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if head.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if head[:4] in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"):
+        return "TIFF"
+    if head.startswith(b"BM") and len(head) >= 26:
+        return "BMP"
+    if head[128:132] == b"DICM":
+        return "DICOM"
+    if head.startswith(b"\x1f\x8b"):
+        return "GZIP"
+    sizes = (int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big"))
+    if 348 in sizes and head[344:348] in (b"n+1\x00", b"ni1\x00"):
+        return "NIFTI"
+    if 540 in sizes and head[4:8] in (b"n+2\x00", b"ni2\x00"):
+        return "NIFTI"
+    # DICOM without preamble begins with an element of group 2 or 8, in either byte order.
+    if head[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08") and len(head) > 132:
+        return "DICOM"
+    return ""
+
+
+def read(path: str | os.PathLike[str]) -> Scan:
+    """Read one 2D image of any kind.
+
+    Raises
+    ------
+    Unreadable
+        With a reason in words, for everything that is wrong with the file.
+    """
+    path = Path(path)
+    kind = ""
+    try:
+        kind = _kind_of(path)
+        return _reader(kind)(path, kind)
+    except Unreadable as error:
+        raise Unreadable(error.reason, error.status, error.format or kind) from None
+    except MemoryError:
+        raise Unreadable("does not fit into the memory of this machine", format=kind) from None
+    except OSError as error:
+        raise Unreadable(_os_reason(error), format=kind) from None
+    except Exception as error:
+        # Decoders raise anything on broken bytes, and one bad file must not end a run of thousands.
+        log.debug("%s", path, exc_info=True)
+        raise Unreadable(f"damaged ({_one_line(error)})", format=kind) from None
+
+
+def _kind_of(path: Path) -> str:
+    if path.is_dir():
+        raise Unreadable("is a folder, not a file")
+    if not path.is_file():
+        raise Unreadable("no such file" if not path.exists() else "is not a regular file")
+    with open(path, "rb") as handle:
+        head = handle.read(_HEAD)
+    if not head:
+        raise Unreadable("the file is empty (0 bytes)")
+    kind = sniff(head)
+    if kind == "GZIP":
+        try:
+            with gzip.open(path, "rb") as handle:
+                kind = sniff(handle.read(_HEAD))
+        except (OSError, EOFError, zlib.error):
+            raise Unreadable("damaged: its gzip stream breaks off") from None
+        if kind != "NIFTI":
+            raise Unreadable("gzip of something else than a NIfTI image; unpack it")
+    if not kind:
+        raise Unreadable(f"not an image of a kind that is read ({KINDS})")
+    return kind
+
+
+def _reader(kind: str):  # noqa: ANN202  (a function (path, kind) -> Scan)
+    if kind == "DICOM":
+        from fewscans.convert.dicom import read_dicom
+
+        return read_dicom
+    if kind == "NIFTI":
+        from fewscans.convert.nifti import read_nifti
+
+        return read_nifti
+    from fewscans.convert.image import read_image
+
+    return read_image
+
+
+def _os_reason(error: OSError) -> str:
+    if error.errno is not None:
+        return f"cannot be opened ({error.strerror})"
+    if "truncated" in str(error):
+        return f"the file is cut short ({_one_line(error)})"
+    return f"damaged ({_one_line(error)})"
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{text[:160]}..." if len(text) > 160 else text or type(error).__name__
+
+
+def check_size(width: int, height: int) -> None:
+    """Refuse an image that is empty, or larger than `MAX_PIXELS`, before its pixels are unpacked."""
+    if width < 1 or height < 1:
+        raise Unreadable(f"has no pixels ({width} x {height})")
+    if width * height > MAX_PIXELS:
+        raise Unreadable(
+            f"{width} x {height} pixels are more than the {MAX_PIXELS // 10**6} million that are read",
+            "set-aside",
+        )
+
+
+def join_equal_channels(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """[C, H, W] -> [1, H, W] where all channels are equal: the same pixels saved as gray and as RGB agree."""
+    if array.shape[0] > 1 and all((array[0] == other).all() for other in array[1:]):
+        return array[:1]
+    return array
+
+
+def make_finite(array: npt.NDArray[np.generic]) -> tuple[npt.NDArray[np.generic], tuple[str, ...]]:
+    """Values that are not numbers become the smallest number there is, and a note says how many they were."""
+    import numpy as np
+
+    if array.dtype.kind != "f":
+        return array, ()
+    bad = ~np.isfinite(array)
+    n_bad = int(bad.sum())
+    if not n_bad:
+        return array, ()
+    if n_bad == array.size:
+        raise Unreadable("holds no finite value")
+    array = array.copy()
+    array[bad] = array[~bad].min()
+    return array, (f"{n_bad} values that are not finite became the smallest one",)

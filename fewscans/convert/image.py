@@ -1,0 +1,148 @@
+"""PNG, JPEG, TIFF and BMP: 8 and 16 bit, gray and colour, as stored.
+
+Orientation from EXIF is applied. Alpha that is the same everywhere is dropped; otherwise the image is put on black,
+as a viewer with a dark background shows it. Colour stays colour: gray is made when a store is made.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from fewscans.convert import Meta, Scan, Unreadable, check_size, join_equal_channels, make_finite
+
+# TIFF tags (TIFF 6.0, section 8 and 19).
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_WHITE_IS_ZERO = 0
+_GRAY_MODES = ("L", "I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+
+
+def read_image(path: Path, kind: str) -> Scan:
+    """Scan of a file whose content is `kind` (``PNG``, ``JPEG``, ``TIFF``, ``BMP``)."""
+    with open(path, "rb") as handle, warnings.catch_warnings():
+        # Metadata that is out of order does not make pixels wrong, and sizes are checked below.
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(handle, formats=[kind])
+        except Image.DecompressionBombError:
+            raise Unreadable("more pixels than can be read", "set-aside") from None
+        except Image.UnidentifiedImageError:
+            raise Unreadable(f"{kind} of a kind that is not read, or its header is damaged") from None
+        check_size(*image.size)
+        # Phones put a second picture into a JPEG; the first is the image.
+        frames = getattr(image, "n_frames", 1) if kind != "JPEG" else 1
+        if frames > 1:
+            raise Unreadable(f"{frames} images in one file; one is read. Split it", "set-aside")
+        mode, bits = image.mode, _bits(image)
+        if _is_deep_colour(image):
+            array, notes = _read_deep_colour(path, kind)
+            return _scan(array, kind, f"{mode};16", 16, notes)
+        image.load()
+        scale, intercept = _white_is_zero(image)
+        array, notes = _pixels(ImageOps.exif_transpose(image))
+        if mode == "I":
+            array = _narrow(array, image)
+        if "LA;16" in _raw_mode(image):
+            notes = (*notes, "16-bit gray with alpha was read with 8 bits")
+    return _scan(array, kind, mode, bits, notes, scale, intercept)
+
+
+def _scan(
+    array: npt.NDArray[np.generic],
+    kind: str,
+    mode: str,
+    bits: int,
+    notes: tuple[str, ...],
+    scale: float = 1.0,
+    intercept: float = 0.0,
+) -> Scan:
+    array, more = make_finite(np.ascontiguousarray(array))
+    meta = Meta(kind, mode, bits, scale, intercept, notes=(*notes, *more))
+    return Scan(join_equal_channels(array), (), meta)
+
+
+def _pixels(image: Image.Image) -> tuple[npt.NDArray[np.generic], tuple[str, ...]]:
+    """[C, H, W] of any Pillow mode, without alpha."""
+    if image.mode in ("P", "PA"):
+        has_alpha = image.mode == "PA" or "transparency" in image.info
+        image = image.convert("RGBA" if has_alpha else "RGB")
+    elif image.mode in ("RGBa", "La"):  # multiplied with its alpha already
+        image = image.convert({"RGBa": "RGBA", "La": "LA"}[image.mode])
+    elif image.mode == "1":
+        image = image.convert("L")
+    elif image.mode not in (*_GRAY_MODES, "LA", "RGB", "RGBA"):
+        image = image.convert("RGB")  # CMYK, YCbCr, LAB, HSV, RGBX
+    array = np.asarray(image)
+    # Big-endian sources come as >u2, and what is stored is little-endian.
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if array.ndim == 2:
+        return array[None], ()
+    array = np.moveaxis(array, -1, 0)
+    return _without_alpha(array) if array.shape[0] in (2, 4) else (array, ())
+
+
+def _without_alpha(array: npt.NDArray[np.generic]) -> tuple[npt.NDArray[np.generic], tuple[str, ...]]:
+    """[C + 1, H, W] -> [C, H, W]; the last channel is opacity."""
+    colour, alpha = array[:-1], array[-1]
+    if (alpha == alpha.flat[0]).all():
+        return colour, ()
+    full = int(np.iinfo(array.dtype).max)
+    product = colour.astype(np.uint64) * alpha.astype(np.uint64)
+    # Rounded to nearest in whole numbers, so that every processor gives the same bytes.
+    return ((product + full // 2) // full).astype(array.dtype), ("alpha was put on black",)
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How the bytes lie in the file, e.g. ``RGB;16B``."""
+    tiles = getattr(image, "tile", None) or []
+    arguments = tiles[0][3] if tiles else ""
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+
+
+def _bits(image: Image.Image) -> int:
+    tag = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE)
+    if tag:
+        return int(max(tag))
+    depth = {"1": 1, "I;16": 16, "I;16B": 16, "I;16L": 16, "I": 32, "F": 32}
+    return depth.get(image.mode, 16 if ";16" in _raw_mode(image) else 8)
+
+
+def _is_deep_colour(image: Image.Image) -> bool:
+    """Whether Pillow would silently cut 16-bit colour down to 8."""
+    tag = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, ())
+    raw = _raw_mode(image)
+    return (len(tag) >= 3 and max(tag) == 16) or raw.startswith(("RGB;16", "RGBA;16"))
+
+
+def _read_deep_colour(path: Path, kind: str) -> tuple[npt.NDArray[np.generic], tuple[str, ...]]:
+    import SimpleITK as sitk  # noqa: N813
+
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(f"{kind}ImageIO")  # by content; the name may lie
+    reader.SetFileName(str(path))
+    try:
+        array = np.moveaxis(sitk.GetArrayFromImage(reader.Execute()), -1, 0)
+    except RuntimeError:
+        raise Unreadable("16-bit colour that cannot be decoded") from None
+    return _without_alpha(array) if array.shape[0] == 4 else (array, ())
+
+
+def _white_is_zero(image: Image.Image) -> tuple[float, float]:
+    """(scale, intercept) that turn a 16-bit TIFF with white = 0 the right way; Pillow does so for 8 bits only."""
+    tag = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC)
+    if tag == _WHITE_IS_ZERO and image.mode.startswith("I;16"):
+        return -1.0, 65535.0
+    return 1.0, 0.0
+
+
+def _narrow(array: npt.NDArray[np.generic], image: Image.Image) -> npt.NDArray[np.generic]:
+    """Pillow widens signed 16-bit TIFF to 32 bits, and wraps unsigned 32-bit: back to what the file says."""
+    tags = getattr(image, "tag_v2", {})
+    bits, sample_format = max(tags.get(_BITS_PER_SAMPLE, (32,))), max(tags.get(_SAMPLE_FORMAT, (2,)))
+    if bits == 16:
+        return array.astype(np.int16 if sample_format == 2 else np.uint16)
+    return array.view(np.uint32) if bits == 32 and sample_format == 1 else array

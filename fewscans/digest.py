@@ -1,0 +1,180 @@
+"""Fingerprint of the code that a stage uses: what it can reach by name, comments and docstrings left out.
+
+A stage is rerun where a function that it uses has changed, and only then. Starting at the stage's script, every
+top-level definition that can be reached is hashed as a syntax tree; imports are followed as text, nothing is imported.
+Modules whose effect is in the resolved settings (`errors`, `config`, `plan`, `digest`, `cli`) are left out, and of the
+registries of methods and protocols only the entries asked for count: a new method reruns no other.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+PACKAGE = "fewscans"
+SCRIPTS = "scripts"
+ROOT = Path(__file__).resolve().parent
+# Their effect on a result is in the settings handed to a script, or they have none.
+LEFT_OUT = ("errors", "config", "plan", "digest", "cli", "progress", "runrecord")
+# Entries of these tables are chosen by name; a new line in them changes nothing for the others.
+REGISTRIES = ("METHODS", "PROTOCOLS")
+
+
+@dataclass
+class _Module:
+    """Top-level definitions of a module, what its names stand for, and the statements that always run."""
+
+    definitions: dict[str, list[ast.AST]] = field(default_factory=dict)
+    imports: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+    statements: list[ast.AST] = field(default_factory=list)
+
+
+def code_digest(
+    *entries: str, methods: tuple[str, ...] | list[str] = (), protocols: tuple[str, ...] | list[str] = ()
+) -> str:
+    """16 hex digits for the modules `entries` (``scripts.pretrain``, ``fewscans.pretrain``) and all that they reach.
+
+    `methods` and `protocols` are modules named through a registry, e.g. ``("simclr",)``; names without a module of
+    their own are passed over (baselines).
+    """
+    named = [f"{PACKAGE}.methods.{name}" for name in methods] + [f"{PACKAGE}.protocols.{name}" for name in protocols]
+    roots = [*entries, *(name for name in named if _file(name) is not None)]
+    return _digest(tuple(sorted(roots)))
+
+
+@cache
+def _digest(roots: tuple[str, ...]) -> str:
+    reached: dict[tuple[str, str], list[ast.AST]] = {}
+    for root in roots:
+        if _file(root) is None:
+            raise ValueError(f"no module {root}")
+        _reach(root, None, reached)
+    text = hashlib.sha256()
+    for (module, name), nodes in sorted(reached.items()):
+        text.update(f"{module}:{name}\n".encode())
+        for node in nodes:
+            text.update(_dump(node).encode())
+    return text.hexdigest()[:16]
+
+
+def _reach(module: str, name: str | None, reached: dict[tuple[str, str], list[ast.AST]]) -> None:
+    """Add `name` of `module` (None: all of it), and what that refers to."""
+    if _left_out(module):
+        return
+    found = _parse(module)
+    if found is None:
+        return
+    names = list(found.definitions) if name is None else [name]
+    if (module, "") not in reached:
+        reached[module, ""] = found.statements
+        for node in found.statements:
+            _follow(module, node, reached)
+    for one in names:
+        if (module, one) in reached:
+            continue
+        if one in found.definitions:
+            reached[module, one] = found.definitions[one]
+            for node in found.definitions[one]:
+                _follow(module, node, reached)
+        elif one in found.imports:  # a name handed on, as packages do in __init__
+            target, attribute = found.imports[one]
+            reached[module, one] = []
+            _reach(target, attribute, reached)
+
+
+def _follow(module: str, node: ast.AST, reached: dict[tuple[str, str], list[ast.AST]]) -> None:
+    """Everything of the package that `node` names."""
+    found = _parse(module)
+    assert found is not None
+    for child in ast.walk(node):
+        if isinstance(child, ast.Attribute) and isinstance(child.value, ast.Name):
+            target = found.imports.get(child.value.id)
+            if target is not None and target[1] is None:
+                _reach(target[0], child.attr, reached)
+                child.value._seen = True  # type: ignore[attr-defined]
+    for child in ast.walk(node):
+        if not isinstance(child, ast.Name) or getattr(child, "_seen", False):
+            continue
+        if child.id in found.definitions:
+            _reach(module, child.id, reached)
+        elif child.id in found.imports:
+            target_module, attribute = found.imports[child.id]
+            _reach(target_module, attribute, reached)  # a module handed round as a value counts whole
+
+
+@cache
+def _parse(module: str) -> _Module | None:
+    path = _file(module)
+    if path is None:
+        return None
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = _Module()
+    for node in ast.walk(tree):
+        _note_import(node, found, module, path.name == "__init__.py")
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.definitions.setdefault(node.name, []).append(node)
+        elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)]
+            if any(name in REGISTRIES for name in names):
+                continue
+            for name in names:
+                found.definitions.setdefault(name, []).append(node)
+        elif not isinstance(node, ast.Import | ast.ImportFrom) and not _is_docstring(node):
+            found.statements.append(node)
+    return found
+
+
+def _note_import(node: ast.AST, found: _Module, module: str, is_package: bool) -> None:
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            if alias.name.split(".")[0] == PACKAGE:
+                found.imports[alias.asname or alias.name.split(".")[0]] = (alias.name, None)
+    elif isinstance(node, ast.ImportFrom):
+        base = node.module or ""
+        if node.level:
+            parts = module.split(".")
+            parent = parts[: len(parts) - node.level + (1 if is_package else 0)]
+            base = ".".join([*parent, base] if base else parent)
+        if base.split(".")[0] != PACKAGE:
+            return
+        for alias in node.names:
+            inner = f"{base}.{alias.name}"
+            is_module = _file(inner) is not None
+            found.imports[alias.asname or alias.name] = (inner, None) if is_module else (base, alias.name)
+
+
+def _file(module: str) -> Path | None:
+    parts = module.split(".")
+    if parts[0] == SCRIPTS and len(parts) == 2:
+        path = ROOT.parent / SCRIPTS / f"{parts[1]}.py"
+        return path if path.is_file() else None
+    if parts[0] != PACKAGE:
+        return None
+    base = ROOT.joinpath(*parts[1:])
+    for path in (base.with_suffix(".py") if len(parts) > 1 else ROOT / "__init__.py", base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+def _left_out(module: str) -> bool:
+    parts = module.split(".")
+    return parts[0] not in (PACKAGE, SCRIPTS) or (parts[0] == PACKAGE and len(parts) > 1 and parts[1] in LEFT_OUT)
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _dump(node: ast.AST) -> str:
+    """Syntax tree as text, without docstrings, positions and annotations' formatting."""
+    for child in ast.walk(node):
+        body = getattr(child, "body", None)
+        if isinstance(body, list):
+            child.body = [part for part in body if not _is_docstring(part)] or [ast.Pass()]  # type: ignore[attr-defined]
+    return ast.dump(node)

@@ -1,0 +1,87 @@
+"""Learning curves of pretraining: loss, and two gauges of collapse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fewscans.figures import style
+from fewscans.figures.inputs import Results
+
+COLUMNS = ["dataset", "encoder", "recipe", "fold", "seed", "step", "epoch", "loss", "embedding_std", "effective_rank"]
+GAUGES = {"loss": "loss", "embedding_std": "embedding SD", "effective_rank": "effective rank"}
+PER_ROW, POINTS = 6, 200
+
+
+def draw(results: Results, dataset: str, look: style.Look) -> tuple[Figure, pd.DataFrame]:
+    """A row per method (losses of two methods cannot be compared), a thin line per fold and seed."""
+    histories = _read(results, dataset)
+    if histories.empty:
+        text = "No encoder was pretrained here, so there are no pretraining curves."
+        return style.words(text), pd.DataFrame(columns=COLUMNS)
+    rows = _rows(results, histories)
+    figure = style.new(style.WIDE_INCH, 1.35 * len(rows) + 0.25)
+    grid = figure.subplots(len(rows), len(GAUGES), squeeze=False)
+    parts = dict(list(histories.groupby(["encoder", "recipe"])))
+    for axes, (title, pairs) in zip(grid, rows, strict=True):
+        style.title(axes[0], title, 60)
+        _row(axes, pairs, parts, results, look)
+    for one in grid[-1]:
+        one.set_xlabel("epoch")
+    return figure, histories[COLUMNS]
+
+
+def _read(results: Results, dataset: str) -> pd.DataFrame:
+    """Histories of all pretrained encoders, thinned to what a figure can show."""
+    parts = []
+    for encoder, recipe, fold, seed, folder in results.encoder_folders(dataset):
+        history = results.history(folder)
+        if history is not None and len(history):
+            keep = np.unique(np.linspace(0, len(history) - 1, min(POINTS, len(history))).round().astype(int))
+            parts.append(
+                history.iloc[keep].assign(dataset=dataset, encoder=encoder, recipe=recipe, fold=fold, seed=seed)
+            )
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
+
+
+def _rows(results: Results, histories: pd.DataFrame) -> list[tuple[str, list[tuple[str, str]]]]:
+    """(title, encoders with recipes) of each row: one per method, split where it has many."""
+    methods: dict[str, list[tuple[str, str]]] = {}
+    for encoder, recipe in dict.fromkeys(zip(histories.encoder, histories.recipe, strict=True)):
+        methods.setdefault(results.plan["encoders"][encoder]["method"], []).append((encoder, recipe))
+    rows = []
+    for method, pairs in methods.items():
+        for start in range(0, len(pairs), PER_ROW):
+            part = pairs[start : start + PER_ROW]
+            lone = len(pairs) == 1
+            more = " (continued)" if start else ""
+            rows.append((results.names.pair(*part[0]) if lone else results.names.method(method) + more, part))
+    return rows
+
+
+def _row(axes: np.ndarray, pairs: list, parts: dict, results: Results, look: style.Look) -> None:
+    handles = []
+    for i, pair in enumerate(pairs):
+        kind = {"color": look.colour(i), "linestyle": style.LINES[i % len(style.LINES)]}
+        for _, training in parts[pair].groupby(["fold", "seed"]):
+            for one, gauge in zip(axes, GAUGES, strict=True):
+                _curve(one, training, gauge, kind)
+        handles.append(style.handle(style.wrap(style.shown(results.names.pair(*pair), 60), 24), **kind))
+    for one, label in zip(axes, GAUGES.values(), strict=True):
+        one.set_ylabel(label)
+        one.grid(axis="y")
+        one.margins(x=0.02)
+    axes[1].set_ylim(bottom=0)
+    axes[2].set_ylim(bottom=min(1, axes[2].get_ylim()[0]))
+    if len(pairs) > 1:
+        labels = [handle.get_label() for handle in handles]
+        axes[-1].legend(handles, labels, loc="center left", bbox_to_anchor=(1.03, 0.5), borderaxespad=0)
+
+
+def _curve(axes: Axes, training: pd.DataFrame, gauge: str, kind: dict) -> None:
+    known = training.dropna(subset=[gauge])
+    # A lone point draws no line.
+    marker = "." if len(known) == 1 else None
+    axes.plot(known.epoch, known[gauge], linewidth=0.9, alpha=0.75, marker=marker, **kind)

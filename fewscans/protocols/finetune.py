@@ -1,0 +1,204 @@
+"""All weights trained on the labelled scans: an encoder and a linear head, AdamW, a warm-up and a cosine, in steps.
+
+With inner folds, the number of steps is chosen: each inner model is trained along the whole schedule and looked at
+after a quarter, a half, three quarters and all of it; the final model follows the same schedule over all labelled
+scans and stops at the best of these. Early candidates are thus read off before their learning rate has come down,
+which favours the end a little: the price of one training per inner fold instead of four.
+
+Classes are drawn equally often (`balanced`), which tells the network that they are equally frequent; the frequencies
+of the labelled scans are put back into its logits (Saerens et al. 2002; Menon et al. 2021, section 4.1), so that its
+probabilities mean the same as those of the other protocols.
+
+Shapes: B batch, n labelled, m test scans, K classes, S steps, E embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from fewscans import augment, keyed, networks, optim
+from fewscans.config.models import FinetuneSettings
+from fewscans.protocols.task import Outcome, Task, common_flags, log_loss
+
+FRACTIONS = (0.25, 0.5, 0.75, 1.0)
+# Of the loss of a guess among the classes: less than this is converged, and a fall smaller than this is none.
+SMALL = 0.1
+
+
+def run(task: Task, settings: FinetuneSettings, source: Any) -> Outcome:
+    """Probabilities of a fine-tuned network; embeddings of the test scans too, where `source.frozen` is False.
+
+    Flags: `no-inner-validation` where inner folds are wanted and not there, `not-converged` (see `still_falling`),
+    `diverged` where the network gave no finite number; class frequencies then stand in its place.
+    """
+    wanted = settings.inner_folds > 0
+    folds = task.inner_folds[: settings.inner_folds]
+    stop, val_prob, choices = settings.steps, None, {"steps": settings.steps, "by": "setting"}
+    if folds:
+        stop, val_prob, choices = _choose_steps(task, settings, source, folds)
+    found: dict[int, NDArray[np.float64]] = {}
+    everyone = np.arange(len(task.targets))
+
+    def look(step: int, net: Classifier) -> None:
+        found[step] = net.predict(source, task.test, _shift(task, everyone, settings))
+
+    net, losses = train(task, everyone, settings, source, [stop], look)
+    flags, test_prob = [], found[stop]
+    if not np.isfinite(test_prob).all():
+        test_prob = np.tile(task.frequencies(), (len(task.test), 1))
+        flags.append("diverged")
+    flags += common_flags(task, test_prob)
+    if wanted and not folds:
+        flags.append("no-inner-validation")
+    if stop == settings.steps and still_falling(losses, len(np.unique(task.targets))):
+        flags.append("not-converged")
+    embeddings = None
+    if not source.frozen:
+        embeddings = networks.embed(net.encoder, source.resident, task.test).astype(np.float16)
+    return Outcome(test_prob, val_prob, choices, flags, embeddings)
+
+
+def _choose_steps(
+    task: Task, settings: FinetuneSettings, source: Any, folds: list[int]
+) -> tuple[int, NDArray[np.float64], dict[str, Any]]:
+    """(steps, [n, K] inner out-of-fold probabilities at them, choices)."""
+    stops = sorted({max(1, round(fraction * settings.steps)) for fraction in FRACTIONS})
+    shape = (len(task.targets), task.n_classes)
+    prob = {stop: np.full(shape, np.nan) for stop in stops}
+    for fold in folds:
+        among, held = task.split(fold)
+
+        def look(step: int, net: Classifier, among: Any = among, held: Any = held) -> None:
+            made = net.predict(source, task.labelled[held], _shift(task, among, settings))
+            prob[step][held] = np.where(np.isfinite(made), made, task.frequencies(among))
+
+        train(task, among, settings, source, stops, look)
+    losses = {stop: log_loss(prob[stop], task.targets) for stop in stops}
+    best = min(stops, key=lambda stop: (round(losses[stop], 9), stop))
+    choices = {"steps": best, "by": "inner-folds", "inner_loss": round(losses[best], 6), "inner_folds": len(folds)}
+    return best, prob[best], choices
+
+
+class Classifier(nn.Module):
+    """An encoder with a linear head; the head's first weights are keyed."""
+
+    def __init__(self, encoder: nn.Module, n_classes: int, key: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        width = networks.embedding_dim(encoder)
+        self.head = nn.Linear(width, n_classes)
+        # PyTorch's own range for a linear layer, from keyed numbers instead of a shared stream.
+        rows = np.arange(n_classes, dtype=np.uint64)
+        drawn = (2 * keyed.uniform(key, 0, rows, 0, width) - 1) / np.sqrt(width)
+        with torch.no_grad():
+            self.head.weight.copy_(torch.from_numpy(np.asarray(drawn, dtype=np.float32)))
+            self.head.bias.zero_()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, K] logits of `x` [B, C, H, W]."""
+        return self.head(self.encoder(x))
+
+    def predict(
+        self, source: Any, positions: NDArray[np.int64], shift: NDArray[np.float64], batch: int = 256
+    ) -> NDArray[np.float64]:
+        """[m, K] probabilities in evaluation mode; the mode is put back. `shift`: [K], added to the logits."""
+        was = self.training
+        self.eval()
+        parts = []
+        with torch.inference_mode(), source.autocast():
+            for start in range(0, len(positions), batch):
+                parts.append(self(source.resident.batch(positions[start : start + batch])).float())
+        self.train(was)
+        logits = torch.cat(parts).cpu().numpy().astype(np.float64) + shift
+        weight = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return weight / weight.sum(axis=1, keepdims=True)
+
+
+def train(
+    task: Task,
+    among: NDArray[np.int64],
+    settings: FinetuneSettings,
+    source: Any,
+    stops: list[int],
+    look: Callable[[int, Classifier], None],
+) -> tuple[Classifier, NDArray[np.float64]]:
+    """(network, [S] training losses) after `stops[-1]` steps on the labelled scans `among`; `look` at each stop."""
+    net = Classifier(source.make_encoder(task.key), task.n_classes, keyed.key_of("head", task.key))
+    net = optim.place(net, source.device)
+    positions, targets = task.labelled[among], torch.from_numpy(task.targets[among]).to(source.device)
+    keys = source.resident.keys[positions]
+    # With one scan alone a batch would have one row, which batch norm cannot take: it is drawn twice.
+    batch = max(2, min(settings.batch_size, len(among)))
+    order, turns = sample_order(task.targets[among], keys, task.key, stops[-1], batch, balanced=settings.balanced)
+    policy = augment.policy(settings.strength, kind="supervised")
+    augment_key = keyed.key_of("supervised", task.key)
+    optimizer = optim.make_optimizer(net, settings.lr, settings.weight_decay)
+    losses = torch.zeros(stops[-1], device=source.device)
+    net.train()
+    for step in range(stops[-1]):
+        picked = order[step]
+        x = source.resident.batch(positions[picked])
+        x = augment.apply(x, keys[picked], seed_key=augment_key, epoch=turns[step], view=0, policy=policy)
+        optim.set_lr(optimizer, optim.lr_at(step, settings.steps, settings.warmup, settings.lr))
+        with source.autocast():
+            logits = net(x)
+        loss = functional.cross_entropy(logits.float(), targets[torch.from_numpy(picked).to(source.device)])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        losses[step] = loss.detach()
+        if step + 1 in stops:
+            look(step + 1, net)
+    return net, losses.cpu().numpy().astype(np.float64)
+
+
+def sample_order(
+    targets: NDArray[np.int64], keys: NDArray[np.uint64], key: int, steps: int, batch: int, *, balanced: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """([steps, batch] indices into the labelled scans, [steps, batch] which pass of its class a scan is drawn in).
+
+    Classes come in turn. In every pass of a class each of its scans comes once, in an order keyed by (key, pass,
+    scan); its augmentation is keyed by (key, pass, scan) too, so that a scan drawn twice in a step is seen two ways.
+    """
+    classes = np.unique(targets) if balanced else np.zeros(1, dtype=np.int64)
+    order, turns = np.empty(steps * batch, dtype=np.int64), np.empty(steps * batch, dtype=np.int64)
+    for i, one in enumerate(classes):
+        members = np.flatnonzero(targets == one) if balanced else np.arange(len(targets))
+        slots = np.arange(i, len(order), len(classes))
+        n, n_passes = len(members), -(-len(slots) // len(members))
+        passes = np.repeat(np.arange(n_passes), n)
+        drawn = keyed.uniform(keyed.key_of("sample", key), passes, np.tile(keys[members], n_passes), 0, 1)
+        shuffled = np.argsort(drawn.reshape(n_passes, n), axis=1, kind="stable")
+        order[slots] = members[shuffled].ravel()[: len(slots)]
+        turns[slots] = passes[: len(slots)]
+    return order.reshape(steps, batch), turns.reshape(steps, batch)
+
+
+def _shift(task: Task, among: NDArray[np.int64], settings: FinetuneSettings) -> NDArray[np.float64]:
+    """[K] what brings equally drawn classes back to their frequencies; 0 where classes were drawn as they come."""
+    frequencies = task.frequencies(among)
+    if not settings.balanced:
+        return np.zeros(task.n_classes)
+    with np.errstate(divide="ignore"):
+        return np.log(frequencies)
+
+
+def still_falling(losses: NDArray[np.float64], n_classes: int) -> bool:
+    """Whether training ended too early: the mean loss of the last quarter is above `SMALL` times that of a guess, and
+    below that of the third quarter by more than `SMALL` of a guess and two standard errors. Needs 16 steps.
+    """
+    quarter = len(losses) // 4
+    if quarter < 4 or n_classes < 2:
+        return False
+    before, last = losses[-2 * quarter : -quarter], losses[-quarter:]
+    guess = np.log(n_classes)
+    noise = np.sqrt((before.var(ddof=1) + last.var(ddof=1)) / quarter)
+    fall = before.mean() - last.mean()
+    return bool(last.mean() > SMALL * guess and fall > SMALL * guess and fall > 2 * noise)

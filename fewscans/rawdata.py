@@ -1,0 +1,92 @@
+"""Where the raw scans of a data set are, whether they are all there, and a fingerprint of them. Light: parsed each time."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from fewscans.config import Config
+from fewscans.convert.table import check_dataset, read_rows
+from fewscans.errors import Problems
+from fewscans.files import digest
+from fewscans.plan import Plan
+
+
+@dataclass(frozen=True)
+class Place:
+    """Resolved paths of a data set; None where it has no such thing."""
+
+    root: str | None = None
+    table: str | None = None
+    npz: str | None = None
+
+
+def resolve(config: Config, name: str) -> Place:
+    """Where data set `name` is: relative roots start at ``data_root``, relative tables at the root."""
+    dataset = config.datasets[name]
+    if dataset.phantom is not None:
+        raw = Path(config.work, name, "raw")
+        return Place(str(raw), str(raw / "labels.csv"))
+    if dataset.npz is not None:
+        return Place(npz=str(Path(config.data_root, dataset.npz)))
+    root = Path(config.data_root, dataset.root or ".")
+    return Place(str(root), str(root / dataset.table) if dataset.table else None)
+
+
+def check_config(plan: Plan) -> None:
+    """Everything that tables and folders can tell before any job starts, all problems at once.
+
+    Raises
+    ------
+    UserError
+        Folder, table, column or file not there; paths that leave the root; doubled rows; classes or patients too few.
+    """
+    problems = Problems("data sets")
+    for name, dataset in plan.config.datasets.items():
+        if dataset.phantom is not None:
+            continue
+        place = resolve(plan.config, name)
+        check_dataset(
+            name, dataset, place, problems,
+            folds=plan.config.validation.folds if dataset.split == "grouped" else 0,
+            budgets=plan.config.budgets, pool=name not in plan.evaluated,
+        )
+    _check_weights(plan, problems)
+    problems.raise_if_any()
+
+
+def _check_weights(plan: Plan, problems: Problems) -> None:
+    for name, encoder in plan.encoders.items():
+        weights = getattr(encoder.settings, "weights", None)
+        if weights and not Path(weights).is_file():
+            problems.add(f"encoders.{name}.weights", f"{weights}: no such file. Give a .safetensors or .pth file.")
+
+
+def fingerprint(config: Config, name: str) -> str:
+    """Digest of the scans' paths, sizes and modification times: what `convert` depends on. Labels are not in it."""
+    dataset = config.datasets[name]
+    if dataset.phantom is not None:
+        return "generated"
+    return _fingerprint(resolve(config, name), dataset.columns.path)
+
+
+@lru_cache
+def _fingerprint(place: Place, path_column: str) -> str:
+    if place.npz:
+        return digest([_stat(Path(place.npz))])
+    assert place.root is not None
+    if place.table:
+        paths = [row[path_column] for row in read_rows(place.table, [path_column])]
+    else:
+        paths = sorted(str(Path(folder, file).relative_to(place.root)) for folder, _, files in os.walk(place.root) for file in files)
+    return digest([[path, *_stat(Path(place.root, path))] for path in paths])
+
+
+def _stat(path: Path) -> list[int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return [-1, -1]
+    return [found.st_size, int(found.st_mtime)]

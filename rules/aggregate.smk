@@ -1,0 +1,103 @@
+# Predictions -> scores with intervals, the ablation table, figures and the page.
+
+from fewscans.config.stages import AggregateParams, ReportParams
+from fewscans.files import digest
+
+ALL_RUNS = list(PLAN.runs())
+
+
+def caption(name):
+    return str(ROOT / "report" / f"{name}.rst")
+
+
+def figure(dataset, name):
+    return [f"{R}/figures/{dataset}/{name}.{ending}" for ending in ("png", "pdf", "csv")]
+
+
+rule plan:
+    # What the config means, written out: encoders, arms, runs, files.
+    output:
+        f"{R}/plan.json",
+    params:
+        cfg=json.dumps(CONFIG.model_dump(mode="json", exclude={"report"}), sort_keys=True),
+        plan=digest(planning.as_json(PLAN, PATHS, {})),
+        code=code_digest(
+            "scripts.convert",
+            "scripts.audit",
+            "scripts.normalise",
+            "scripts.split",
+            "scripts.pretrain",
+            "scripts.finetune",
+            "scripts.aggregate",
+        ),
+    log:
+        "logs/plan.log",
+    benchmark:
+        f"{W}/benchmarks/plan.tsv"
+    threads: 1
+    resources:
+        **cost("light"),
+    shell:
+        'python "$SCRIPTS/plan.py" --params {params.cfg:q} --out {output:q} &> {log:q}'
+
+
+rule aggregate:
+    # Reads predictions and embeddings only, so tables rebuild on a laptop.
+    input:
+        plan=f"{R}/plan.json",
+        predictions=[PATHS.predictions(run) for run in ALL_RUNS],
+        embeddings=[PATHS.embeddings(run, "embeddings.npy") for run in ALL_RUNS],
+        labels=[PATHS.dataset(name, "labels.parquet") for name in PLAN.evaluated],
+    output:
+        table=report(TABLE, caption=caption("table"), category="Results"),
+        tidy=f"{R}/ablation_table.parquet",
+        markdown=f"{R}/ablation_table.md",
+        latex=f"{R}/ablation_table.tex",
+        scores=f"{R}/scores.parquet",
+        contrasts=f"{R}/contrasts.parquet",
+    params:
+        cfg=settings(AggregateParams(compare=CONFIG.compare, score=CONFIG.score, seed=CONFIG.seed)),
+        code=code_digest("scripts.aggregate"),
+    log:
+        "logs/aggregate.log",
+    benchmark:
+        f"{W}/benchmarks/aggregate.tsv"
+    threads: 1
+    resources:
+        **cost("cpu"),
+    shell:
+        'python "$SCRIPTS/aggregate.py" --params {params.cfg:q} --plan {input.plan:q} --scores {output.scores:q}'
+        " --contrasts {output.contrasts:q} --table {output.table:q} &> {log:q}"
+
+
+rule report:
+    # Looks only: a new colour draws again and computes nothing.
+    input:
+        plan=f"{R}/plan.json",
+        table=TABLE,
+        scores=f"{R}/scores.parquet",
+        contrasts=f"{R}/contrasts.parquet",
+        audits=[PATHS.dataset(name, "audit", "findings.parquet") for name in CONFIG.datasets],
+    output:
+        page=report(REPORT, caption=caption("report"), category="Results"),
+        pictures=report(
+            [f for d in PLAN.evaluated for name in FIGURES for f in figure(d, name)[:1]],
+            caption=caption("figures"),
+            category="Figures",
+        ),
+        others=[f for d in PLAN.evaluated for name in FIGURES for f in figure(d, name)[1:]],
+    params:
+        cfg=settings(ReportParams(report=CONFIG.report, compare=CONFIG.compare)),
+        code=code_digest("scripts.report"),
+        figures=f"{R}/figures",
+    log:
+        "logs/report.log",
+    benchmark:
+        f"{W}/benchmarks/report.tsv"
+    threads: 1
+    resources:
+        **cost("cpu"),
+    shell:
+        'python "$SCRIPTS/report.py" --params {params.cfg:q} --plan {input.plan:q} --scores {input.scores:q}'
+        " --contrasts {input.contrasts:q} --table {input.table:q} --figures {params.figures:q}"
+        " --out {output.page:q} &> {log:q}"

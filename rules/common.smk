@@ -1,0 +1,84 @@
+# Config, paths, settings and resources for the rules; loaded once. No rules here.
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+# The folder of the Snakefile, also where fewscans is a module of another workflow.
+ROOT = Path(str(workflow.current_basedir)).parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from fewscans import plan as planning
+from fewscans.config import load
+from fewscans.digest import code_digest
+from fewscans.errors import UserError
+from fewscans.rawdata import check_config, fingerprint, resolve
+from fewscans.runrecord import RunRecord
+
+# Scripts find the package, and rules the scripts, from any working directory and under any name of the clone.
+shell.prefix(f"export PYTHONPATH={shlex.quote(str(ROOT))} SCRIPTS={shlex.quote(str(ROOT / 'scripts'))}; ")
+
+
+def load_plan(raw):
+    """The config, checked and expanded; mistakes of the user end here, in words."""
+    try:
+        checked = load(raw, "config")
+        expanded = planning.expand(checked)
+        if workflow.is_main_process:
+            check_config(expanded)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+    return expanded
+
+
+PLAN = load_plan(config)
+CONFIG = PLAN.config
+PATHS = planning.Paths(CONFIG.work, CONFIG.results)
+W, R = CONFIG.work, CONFIG.results
+TABLE = f"{R}/ablation_table.csv"
+REPORT = f"{R}/report.html"
+FIGURES = ["budget", "forest", "roc", "learning", "embeddings", "views", "reconstructions"]
+
+
+def names(values):
+    """Regular expression of exactly these names."""
+    import re
+
+    return "|".join(sorted(map(re.escape, values))) or "(?!)"
+
+
+wildcard_constraints:
+    dataset=names(CONFIG.datasets),
+    recipe=names(PLAN.recipes),
+    encoder=names(PLAN.encoders),
+    fold="[a-z0-9]+",
+    seed="[0-9]+",
+    chunk="[0-9]+",
+
+
+def settings(model):
+    """Params as text for --params: the slice of the settings that a script uses."""
+    return json.dumps(model.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
+
+
+def dataset_settings(name):
+    return CONFIG.datasets[name]
+
+
+def cost(kind):
+    """resources of a class of jobs: light (seconds), cpu (data), gpu (training)."""
+    return planning.RESOURCES[kind]
+
+
+onstart:
+    RunRecord(W).take(sys.argv)
+
+
+onsuccess:
+    RunRecord(W).release()
+
+
+onerror:
+    RunRecord(W).release()

@@ -1,0 +1,83 @@
+# Encoders without labels: weights from outside, or self-supervised pretraining on a training fold.
+
+from fewscans.config.stages import PretrainParams
+
+PRETRAINED = [name for name, encoder in PLAN.encoders.items() if encoder.pretrained]
+FROM_FILE = [name for name, encoder in PLAN.encoders.items() if encoder.settings.source == "weights"]
+
+
+def pretrain_params(wildcards):
+    return PretrainParams(
+        encoder=wildcards.encoder,
+        settings=PLAN.encoders[wildcards.encoder].settings,
+        recipe=PLAN.recipes[wildcards.recipe],
+        dataset=wildcards.dataset,
+        fold=wildcards.fold,
+        seed=int(wildcards.seed),
+        base_seed=CONFIG.seed,
+        compute=CONFIG.compute,
+    )
+
+
+rule pretrain:
+    # Training state lies in work/checkpoints, outside declared outputs; a finished encoder in work/cache.
+    input:
+        store=lambda w: store(w.dataset, w.recipe),
+        folds=f"{W}/{{dataset}}/folds.parquet",
+        pools=lambda w: [f for pool in dataset_settings(w.dataset).pools for f in store(pool, w.recipe)],
+    output:
+        weights=f"{W}/encoders/{{encoder}}/{{recipe}}/{{dataset}}/{{fold}}/{{seed}}/encoder.safetensors",
+        meta=f"{W}/encoders/{{encoder}}/{{recipe}}/{{dataset}}/{{fold}}/{{seed}}/encoder.json",
+        history=f"{W}/encoders/{{encoder}}/{{recipe}}/{{dataset}}/{{fold}}/{{seed}}/history.parquet",
+        views=f"{W}/encoders/{{encoder}}/{{recipe}}/{{dataset}}/{{fold}}/{{seed}}/views.npz",
+        reconstructions=f"{W}/encoders/{{encoder}}/{{recipe}}/{{dataset}}/{{fold}}/{{seed}}/reconstructions.npz",
+    wildcard_constraints:
+        encoder=names(PRETRAINED),
+    params:
+        cfg=lambda w: settings(pretrain_params(w)),
+        code=lambda w: code_digest("scripts.pretrain", methods=[PLAN.encoders[w.encoder].method]),
+        store=lambda w: str(Path(store(w.dataset, w.recipe)[0]).parent),
+        pools=lambda w: [
+            f"{pool}={Path(store(pool, w.recipe)[0]).parent}" for pool in dataset_settings(w.dataset).pools
+        ],
+        out=lambda w, output: str(Path(output.meta).parent),
+    log:
+        "logs/pretrain/{encoder}.{recipe}.{dataset}.{fold}.{seed}.log",
+    benchmark:
+        f"{W}/benchmarks/pretrain/{{encoder}}.{{recipe}}.{{dataset}}.{{fold}}.{{seed}}.tsv"
+    threads: CONFIG.compute.threads
+    resources:
+        **cost("gpu"),
+    shell:
+        'python "$SCRIPTS/pretrain.py" --params {params.cfg:q} --store {params.store:q} --folds {input.folds:q}'
+        " --pool {params.pools:q} --out {params.out:q}"
+        f" --cache {shlex.quote(W)}/cache --checkpoints {shlex.quote(W)}/checkpoints &> {{log:q}}"
+
+
+if FROM_FILE:
+
+    localrules:
+        weights,
+
+    rule weights:
+        # From a local file, or from the hub where there is internet; every other job runs offline.
+        output:
+            weights=f"{W}/encoders/{{encoder}}/{{recipe}}/all/all/all/encoder.safetensors",
+            meta=f"{W}/encoders/{{encoder}}/{{recipe}}/all/all/all/encoder.json",
+        wildcard_constraints:
+            encoder=names(FROM_FILE),
+        params:
+            backbone=lambda w: PLAN.encoders[w.encoder].settings.backbone,
+            weights=lambda w: PLAN.encoders[w.encoder].settings.weights or "hub",
+            code=code_digest("scripts.weights"),
+            out=lambda w, output: str(Path(output.meta).parent),
+        log:
+            "logs/weights/{encoder}.{recipe}.log",
+        benchmark:
+            f"{W}/benchmarks/weights/{{encoder}}.{{recipe}}.tsv"
+        threads: 1
+        resources:
+            **cost("light"),
+        shell:
+            'python "$SCRIPTS/weights.py" --backbone {params.backbone:q} --weights {params.weights:q}'
+            " --out {params.out:q} &> {log:q}"

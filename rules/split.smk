@@ -1,0 +1,69 @@
+# Who may see what. Two rules: pretraining depends on folds, never on budgets.
+
+from fewscans.config.stages import BudgetsParams, FoldsParams
+
+
+def folds_params(wildcards):
+    dataset = dataset_settings(wildcards.dataset)
+    return FoldsParams(
+        dataset=wildcards.dataset,
+        split=dataset.split,
+        folds=CONFIG.validation.folds,
+        seed=CONFIG.seed,
+    )
+
+
+def pool_labels(wildcards):
+    return [PATHS.dataset(pool, "labels.parquet") for pool in dataset_settings(wildcards.dataset).pools]
+
+
+rule folds:
+    # Groups on one side of every split.
+    input:
+        labels=f"{W}/{{dataset}}/labels.parquet",
+        pools=pool_labels,
+    output:
+        f"{W}/{{dataset}}/folds.parquet",
+    params:
+        cfg=lambda w: settings(folds_params(w)),
+        code=code_digest("fewscans.split.folds"),
+        pools=lambda w, input: [f"{p}={f}" for p, f in zip(dataset_settings(w.dataset).pools, input.pools)],
+    log:
+        "logs/folds/{dataset}.log",
+    benchmark:
+        f"{W}/benchmarks/folds/{{dataset}}.tsv"
+    threads: 1
+    resources:
+        **cost("light"),
+    shell:
+        'python "$SCRIPTS/split.py" folds --params {params.cfg:q} --labels {input.labels:q}'
+        " --pool-labels {params.pools:q} --out {output:q} &> {log:q}"
+
+
+rule budgets:
+    # Nested random subsets of the labelled training patients, the same for every arm.
+    input:
+        labels=f"{W}/{{dataset}}/labels.parquet",
+        folds=f"{W}/{{dataset}}/folds.parquet",
+    output:
+        f"{W}/{{dataset}}/budgets.parquet",
+    params:
+        cfg=lambda w: settings(
+            BudgetsParams(
+                dataset=w.dataset,
+                budgets=CONFIG.budgets,
+                draws=CONFIG.validation.draws,
+                seed=CONFIG.seed,
+            )
+        ),
+        code=code_digest("fewscans.split.budgets"),
+    log:
+        "logs/budgets/{dataset}.log",
+    benchmark:
+        f"{W}/benchmarks/budgets/{{dataset}}.tsv"
+    threads: 1
+    resources:
+        **cost("light"),
+    shell:
+        'python "$SCRIPTS/split.py" budgets --params {params.cfg:q} --labels {input.labels:q}'
+        " --folds {input.folds:q} --out {output:q} &> {log:q}"
