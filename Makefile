@@ -16,7 +16,7 @@ WORKERS ?= 2
 BIN := $(abspath $(VENV))/bin
 STAMP := $(VENV)/.installed
 TORCH := $(shell grep -E '^(torch|torchvision)==' constraints.txt)
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 # Rules call `python`: the environment's, whether or not it was activated.
 export PATH := $(BIN):$(PATH)
 
@@ -66,7 +66,7 @@ bench: setup ## the measures of benchmarks/, one after the other (may take long)
 
 docs: setup ## the documentation as pages in site/
 	@$(BIN)/python docs/make.py
-	@NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet --strict --site-dir site
+	@$(BIN)/mkdocs build --strict --site-dir site
 	@echo "site/index.html"
 
 real: setup ## a shortened run on real scans: COVID-CT, where DATA has it

@@ -2,34 +2,33 @@
 
 A finished run stands in the cache under a digest of what it follows from (weights, pixels, labelled scans with their
 targets and inner folds, test scans, settings, code, versions, threads, device), so that a killed job goes on where it
-was, and a new budget computes only itself. Protocols without images never import torch.
+was, and a new budget computes only itself. A job without images (`majority`) never imports torch.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
-from fewscans import keyed, protocols
+from fewscans import protocols
 from fewscans.config.stages import FinetuneParams
-from fewscans.contracts import read_metadata, write_table
-from fewscans.digest import code_digest
-from fewscans.errors import UserError
-from fewscans.files import Cache, atomic, digest, sha256_file
-from fewscans.labelled import Budget, Fold, check_not_seen, pretraining_scans, read_fold
-from fewscans.protocols.task import Outcome, Task
+from fewscans.errors import UserError, did_you_mean
+from fewscans.files import Cache
+from fewscans.keyed import key_of
+from fewscans.labelled import Budget, Fold, check_not_seen, count_pretraining_scans, read_fold
+from fewscans.predictions import Record, write_embeddings, write_predictions
+from fewscans.protocols.identity import Identity, keep_arrays, keep_run, recall_arrays, recall_run
+
+if TYPE_CHECKING:
+    from fewscans.protocols.source import Source
+    from fewscans.store import Store
 
 log = logging.getLogger("fewscans")
 
@@ -44,40 +43,186 @@ class Files:
     predictions: Path
     cache: Path
     store: Path | None = None
+    """Not read by `majority`."""
     encoder: Path | None = None
+    """Folder of the weights, where the encoder has any before labels are seen."""
     embeddings: Path | None = None
+    """Folder; without it no embeddings are written."""
 
 
 def finetune(params: FinetuneParams, files: Files) -> dict[str, Any]:
-    """Write predictions (and embeddings) of every protocol, budget and draw; facts for the side-car.
+    """Write predictions and embeddings of every protocol, budget and draw; facts for the side-car.
 
     Raises
     ------
     UserError
         A file that the encoder needs is not given, tables do not fit together, or the encoder has seen test groups.
     """
-    return Job(params, files).run()
-
-
-class Job:
-    """One encoder, recipe, fold and seed."""
-
-    def __init__(self, params: FinetuneParams, files: Files) -> None:
-        self.params, self.files = params, files
-        self.method = params.settings.method
-        needs = {protocols.NEEDS[name] for name in params.protocols if protocols.load(name)}
-        self.needs_pixels = needs != {"nothing"}
-        self.has_weights = self.method not in ("majority", "scratch", "scratch-long")
-        self._check_given()
-        self.encoder = self._read_encoder()
-        self.flags = check_not_seen(self.encoder, files.encoder or Path(), files.folds, params.fold)
-        self.store = None
-        if self.needs_pixels:
-            from fewscans.store import Store
-
-            self.store = Store.open(files.store)
-        self.fold = read_fold(
+    _check(params, files)
+    encoder = _read_encoder(params, files.encoder)
+    flags = check_not_seen(encoder, files.encoder or Path(), files.folds, params.fold)
+    cache = Cache(files.cache)
+    with contextlib.ExitStack() as stack:
+        store = _open_store(params, files, stack)
+        fold = read_fold(
             params.fold, files.labels, files.folds, files.budgets,
-            classes=params.classes, stored=None if self.store is None else set(self.store.scans),
+            classes=params.classes, stored=None if store is None else set(store.scans),
         )
-        self.cache = Cache(files.cache)
+        params = _with_extra_steps(params, files.folds)
+        source = _make_source(params, files, fold, store)
+        identity = Identity(params, fold, encoder, files.encoder, store, source)
+        records = [
+            _run(params, protocol, budget, source, identity, cache)
+            for protocol in params.protocols
+            for budget in fold.budgets
+        ]
+        seconds = _embeddings(files.embeddings, fold, source, identity, cache, records)
+        facts = {**identity.encoder_facts(), "embedding_seconds": seconds}
+    write_predictions(files.predictions, params, fold, records, flags, facts)
+    recalled = sum(record.recalled for record in records)
+    log.info("%d runs, %d of them from the cache", len(records), recalled)
+    return {"runs": len(records), "from_cache": recalled}
+
+
+# -- before anything is computed -----------------------------------------------------------------------------------
+
+
+def _check(params: FinetuneParams, files: Files) -> None:
+    """Refuse what does not go together, before anything is read."""
+    for name in params.protocols:
+        if name not in protocols.PROTOCOLS:
+            raise UserError(f"'{name}' is not a protocol.{did_you_mean(name, protocols.PROTOCOLS)}")
+        if name not in params.settings.protocols:
+            legal = ", ".join(params.settings.protocols)
+            raise UserError(f"{params.encoder}: {_method(params)} has no protocol '{name}'. It has: {legal}.")
+    if _needs_pixels(params) and files.store is None:
+        raise UserError("--store is missing: this encoder sees images.")
+    if params.settings.source != "none" and files.encoder is None:
+        raise UserError(f"--encoder is missing: {_method(params)} starts from weights.")
+
+
+def _method(params: FinetuneParams) -> str:
+    return params.settings.method
+
+
+def _needs_pixels(params: FinetuneParams) -> bool:
+    return any(protocols.NEEDS[name] != "nothing" for name in params.protocols)
+
+
+def _read_encoder(params: FinetuneParams, folder: Path | None) -> dict[str, Any]:
+    """encoder.json; for an encoder without a file what there is to say about it."""
+    if folder is None or params.settings.source == "none":
+        return {"method": _method(params), "backbone": params.settings.backbone, "device_seconds": 0.0}
+    try:
+        return json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder}: no encoder here (encoder.json is missing).") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{folder}/encoder.json: not valid JSON ({error}).") from None
+
+
+def _open_store(params: FinetuneParams, files: Files, stack: contextlib.ExitStack) -> Store | None:
+    """The store, and scikit-learn held to the job's threads; None where no image is seen."""
+    if not _needs_pixels(params):
+        return None
+    from threadpoolctl import threadpool_limits
+
+    from fewscans.store import Store
+
+    # Sums are split by threads: their number belongs to the result, and so to what BLAS may take.
+    stack.enter_context(threadpool_limits(params.compute.threads))
+    store = Store.open(files.store)
+    recipe = params.recipe
+    if (store.size, store.channels) != (recipe.size, recipe.channels):
+        raise UserError(
+            f"{files.store}: holds {store.channels} x {store.size} x {store.size}, but the recipe says "
+            f"{recipe.channels} x {recipe.size} x {recipe.size} (channels x height x width). Run normalise again."
+        )
+    return store
+
+
+def _make_source(params: FinetuneParams, files: Files, fold: Fold, store: Store | None) -> Source | None:
+    if store is None:
+        return None
+    from fewscans.protocols.source import Source
+
+    folder = None if params.settings.source == "none" else files.encoder
+    return Source(params, store, fold.scans, fold.train, folder)
+
+
+def _with_extra_steps(params: FinetuneParams, folds: Path) -> FinetuneParams:
+    """`params` with the steps of pretraining on top of those of fine-tuning, for `scratch-long`."""
+    if _method(params) != "scratch-long":
+        return params
+    extra = params.settings.extra_steps
+    if extra is None:
+        n = count_pretraining_scans(folds, params.fold)
+        extra = params.extra_epochs * max(1, -(-n // max(1, min(params.extra_batch_size, n))))
+    settings = params.protocol_settings
+    tuned = settings.finetune.model_copy(update={"steps": settings.finetune.steps + extra})
+    return params.model_copy(update={"protocol_settings": settings.model_copy(update={"finetune": tuned})})
+
+
+# -- one run ---------------------------------------------------------------------------------------------------------
+
+
+def _run(
+    params: FinetuneParams, protocol: str, budget: Budget, source: Source | None, identity: Identity, cache: Cache
+) -> Record:
+    """One protocol on one budget and draw: from the cache, or made and put there."""
+    # The arm is not in the key: arms share their noise as far as they can, and differ by less of it. Draws and folds
+    # are, so that each is a training of its own.
+    key = key_of("finetune", params.base_seed, params.seed, params.fold, budget.draw)
+    budget = replace(budget, task=replace(budget.task, key=key))
+    mark = identity.of_run(protocol, budget.task)
+    title = f"{protocol}, budget {budget.name}, draw {budget.draw}"
+    found = recall_run(cache, mark)
+    if found is not None:
+        log.info("%s: from the cache", title)
+        return Record(protocol, budget, *found, mark, recalled=True)
+    if protocols.NEEDS[protocol] == "features":
+        _load_features(source, identity, cache)
+    module = protocols.load(protocol)  # before the clock starts
+    settings = getattr(params.protocol_settings, protocol, None)
+    began = time.perf_counter()
+    outcome = module.run(budget.task, settings, source)
+    seconds = round(time.perf_counter() - began, 3)
+    keep_run(cache, mark, outcome, seconds)
+    chosen = ", ".join(f"{name} {value}" for name, value in outcome.choices.items())
+    log.info("%s: %.1f s; %s", title, seconds, "; ".join(filter(None, [chosen, ", ".join(outcome.flags)])))
+    return Record(protocol, budget, outcome, seconds, mark, recalled=False)
+
+
+def _load_features(source: Any, identity: Identity, cache: Cache) -> None:
+    """Have `source.features`: in memory, from the cache, or made and put there."""
+    if source.has_features:
+        return
+    found = recall_arrays(cache, identity.of_features)
+    if found is not None:
+        source.set_features(found["features"], float(found["seconds"]))
+        return
+    arrays = {"features": source.features, "seconds": np.array(round(source.embedding_seconds, 3))}
+    keep_arrays(cache, identity.of_features, arrays)
+
+
+def _embeddings(
+    folder: Path | None, fold: Fold, source: Source | None, identity: Identity, cache: Cache, records: list[Record]
+) -> float:
+    """Write what figures and clustering indices see; seconds that frozen embeddings took.
+
+    A frozen encoder: all scans of the fold. Scratch has none before labels: its test scans, embedded by the network
+    fine-tuned on the largest budget (`all`, where asked for), draw 0. Majority: no row.
+    """
+    if source is not None and source.frozen:
+        _load_features(source, identity, cache)
+        if folder is not None:
+            write_embeddings(folder, fold, np.arange(len(fold.scans)), source.features)
+        return round(source.embedding_seconds, 3)
+    if folder is not None:
+        tuned = [one for one in records if one.outcome.test_embeddings is not None and one.budget.draw == 0]
+        shown = max(tuned, key=lambda one: (one.budget.name == "all", len(one.budget.task.labelled)), default=None)
+        if shown is None:
+            write_embeddings(folder, fold, np.empty(0, np.int64), np.empty((0, 0), np.float16))
+        else:
+            write_embeddings(folder, fold, shown.budget.task.test, shown.outcome.test_embeddings)
+    return 0.0

@@ -147,6 +147,12 @@ def _check_stored(
         raise UserError(f"{len(absent)} scans of fold '{fold}' are missing; make the store again", lines)
 
 
+def count_pretraining_scans(folds: Path, fold: str) -> int:
+    """Scans that a pretraining on this fold may see: training scans, labelled or not, and pools."""
+    members = read_table(folds, "folds")
+    return int(((members["fold"] == fold) & members["role"].isin(["train", "pool"])).sum())
+
+
 def check_not_seen(encoder: dict[str, Any], folder: Path, folds: Path, fold: str) -> list[str]:
     """Flags of an encoder (`transductive`), after making sure that it has not seen the test groups of `fold`.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import logging
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,12 @@ from fewscans.resident import Resident
 ensure_torchvision()
 
 import timm  # noqa: E402  (torchvision must be made importable first)
-from timm.models.vision_transformer import VisionTransformer  # noqa: E402
+from timm.models.vision_transformer import Block, VisionTransformer  # noqa: E402
 
-log = logging.getLogger("fewscans")
+__all__ = [
+    "Block", "VisionTransformer", "build", "embed", "embedding_dim", "is_vit", "load_encoder", "load_pretrained",
+    "make_encoder", "network_kwargs", "patch_size", "save_encoder", "set_batchnorm_statistics",
+]  # fmt: skip
 
 
 @lru_cache(maxsize=64)

@@ -92,6 +92,11 @@ class Resident:
         """(channels, height, width) of a scan."""
         return tuple(self._voxels.shape[1:])
 
+    def identity(self) -> list[tuple[str, str, float, float]]:
+        """(scan, digest of its integers, scale, intercept) of each row: all that its numbers follow from."""
+        scale, intercept = self._scale.flatten().tolist(), self._intercept.flatten().tolist()
+        return list(zip(self.scans, self.digests, scale, intercept, strict=True))
+
     def batch(self, index: Tensor | NDArray[np.integer] | Sequence[int]) -> Tensor:
         """Scans at `index` [B] as float32 [B, C, H, W] in [0, 1], on the device."""
         where = torch.as_tensor(index, dtype=torch.int64)

@@ -1,7 +1,8 @@
-"""Make folds from labels and groups, and budgets from folds.
+r"""Make folds from labels and groups, and budgets from folds.
 
-python scripts/split.py folds   --params @folds.yaml --labels work/D/labels.parquet --out work/D/folds.parquet
-python scripts/split.py budgets --params @budgets.yaml --labels work/D/labels.parquet \\
+python scripts/split.py folds   --params @folds.yaml --labels work/D/labels.parquet --out
+work/D/folds.parquet python scripts/split.py budgets --params @budgets.yaml --labels
+work/D/labels.parquet \
     --folds work/D/folds.parquet --out work/D/budgets.parquet
 """
 
@@ -30,14 +31,25 @@ def folds(arguments: argparse.Namespace, params: FoldsParams) -> dict[str, Any]:
             raise UserError(f"--pool-labels: write NAME=FILE (given: {text!r}).")
         pools[name] = read_table(path, "labels")
     made = make_folds(read_table(arguments.labels, "labels"), params, pools)
-    # Nothing that follows from labels goes into the metadata: the same roles must be the same bytes.
-    write_table(arguments.out, "folds", made, dataset=params.dataset, folds=list(made["fold"].drop_duplicates()))
-    return {"roles": {str(role): int(n) for role, n in made["role"].value_counts().sort_index().items()}}
+    # Nothing that follows from labels goes into the metadata: the same roles must be the same
+    # bytes.
+    write_table(
+        arguments.out,
+        "folds",
+        made,
+        dataset=params.dataset,
+        folds=list(made["fold"].drop_duplicates()),
+    )
+    return {
+        "roles": {str(role): int(n) for role, n in made["role"].value_counts().sort_index().items()}
+    }
 
 
 def budgets(arguments: argparse.Namespace, params: BudgetsParams) -> dict[str, Any]:
     """Write the budgets; facts for the side-car."""
-    made, merged = make_budgets(read_table(arguments.labels, "labels"), read_table(arguments.folds, "folds"), params)
+    made, merged = make_budgets(
+        read_table(arguments.labels, "labels"), read_table(arguments.folds, "folds"), params
+    )
     kept = list(made["budget"].drop_duplicates())
     write_table(arguments.out, "budgets", made, dataset=params.dataset, budgets=kept, merged=merged)
     return {"merged": merged}
@@ -46,8 +58,12 @@ def budgets(arguments: argparse.Namespace, params: BudgetsParams) -> dict[str, A
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `folds` or `budgets`; an exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    top.add_argument("verb", choices=["folds", "budgets"], help="what to make; `split.py VERB --help` says more")
+    top = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    top.add_argument(
+        "verb", choices=["folds", "budgets"], help="what to make; `split.py VERB --help` says more"
+    )
     verb = top.parse_args(argv[:1]).verb
     params = FoldsParams if verb == "folds" else BudgetsParams
     made = cli.parser(f"Make {verb}: {params.__doc__}", params)
@@ -55,8 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("--labels", required=True, help="labels.parquet of the data set")
     if verb == "folds":
         made.add_argument(
-            "--pool-labels", nargs="+", action="extend", default=[], metavar="NAME=FILE",
-            help="labels.parquet of a data set whose scans join pretraining; may be given several times",
+            "--pool-labels",
+            nargs="+",
+            action="extend",
+            default=[],
+            metavar="NAME=FILE",
+            help="labels.parquet of a data set whose scans join pretraining",
         )
     else:
         made.add_argument("--folds", required=True, help="folds.parquet of the data set")

@@ -89,7 +89,7 @@ def _cohort(dataset: str, classes: Sequence[str], n_patients: int, rng: np.rando
     for p in range(n_patients):
         for s in range(1 + int(rng.integers(3))):
             rows.append({"scan": f"{p:08x}{s:08x}", "path": f"scans/p{p}_{s}.png", "patient": f"{dataset}-{p}",
-                         "group": f"g{p}", "target": classes[p % len(classes)], "fold": str(p % 3)})  # fmt: skip
+                         "group": f"g{p}", "target": classes[p % len(classes)], "fold": str(p // len(classes) % 3)})  # fmt: skip
     cohort = pd.DataFrame(rows)
     return cohort.assign(split="", site="", status="ok", reason="")
 
@@ -166,11 +166,12 @@ def _write_encoder(folder: Path, method: str, rng: Any) -> None:
     grid = np.linspace(0, 6, 48)
     waves = [np.sin(grid[:, None] * f) * np.cos(grid[None] * (f + 1)) for f in rng.uniform(0.5, 2, 8)]
     original = ((np.stack(waves)[:, None] + 1) * 127).astype(np.uint8)
-    np.savez(folder / "views.npz", original=original, view0=original[..., ::-1], view1=np.clip(original, 60, 190))
-    if method in ("mae", "simmim"):
-        masked = original.copy()
-        masked[:, :, ::2, ::2] = 128
-        np.savez(folder / "reconstructions.npz", original=original, masked=masked, reconstructed=original // 2 + 64)
+    np.savez(folder / "views.npz", original=original,
+             views=np.stack([original[..., ::-1], np.clip(original, 60, 190)], axis=1))  # fmt: skip
+    n = len(original) if method in ("mae", "simmim") else 0
+    masked = original[:n].copy()
+    masked[:, :, ::2, ::2] = 128
+    np.savez(folder / "reconstructions.npz", original=original[:n], masked=masked, reconstructed=original[:n] // 2 + 64)
 
 
 def _write_scores(files: Made, plan: dict, datasets: Sequence[str], classes: list[str]) -> None:

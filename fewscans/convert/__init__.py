@@ -1,7 +1,8 @@
-"""From files that hospitals produce to arrays in physical units. Nothing heavy is imported until a file is read.
+"""From files that hospitals produce to arrays in physical units; imports wait for a file.
 
-A file's kind is found from its content, never from its name. What cannot be used ends as `Unreadable` with a reason
-in words; damaged files are the rule in real folders, not a fault of ours.
+A file's kind is found from its content, never from its name. What cannot be used ends as
+`Unreadable` with a reason in words; damaged files are the rule in real folders, not a fault of
+ours.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import gzip
 import logging
 import os
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +29,8 @@ KINDS = "PNG, JPEG, TIFF, BMP, DICOM, NIfTI"
 _HEAD = 544
 
 
-class Unreadable(Exception):  # noqa: N818  (an outcome that is recorded, not an error that is raised to a user)
+# An outcome that is recorded, not an error that ends a run.
+class Unreadable(Exception):  # noqa: N818
     """A scan that cannot be used.
 
     Parameters
@@ -67,7 +70,8 @@ class Scan:
     Attributes
     ----------
     array : [C, H, W]
-        C is 1 or 3; native dtype. Three equal channels are kept as one (their luma is the same number).
+        C is 1 or 3; native dtype. Three equal channels are kept as one (their luma is the same
+        number).
     spacing_mm : tuple of float
         Between rows, between columns; empty where the file does not say (never guessed).
     meta : Meta
@@ -96,6 +100,8 @@ def to_physical(
 
 def sniff(head: bytes) -> str:
     """Kind of a file by its first bytes: ``PNG``, ..., ``DICOM``, ``NIFTI``, ``GZIP``, or empty."""
+    if head[128:132] == b"DICM":  # first: a preamble may pose as TIFF (PS3.10 7.1)
+        return "DICOM"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
     if head.startswith(b"\xff\xd8\xff"):
@@ -104,8 +110,6 @@ def sniff(head: bytes) -> str:
         return "TIFF"
     if head.startswith(b"BM") and len(head) >= 26:
         return "BMP"
-    if head[128:132] == b"DICM":
-        return "DICOM"
     if head.startswith(b"\x1f\x8b"):
         return "GZIP"
     sizes = (int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big"))
@@ -167,7 +171,7 @@ def _kind_of(path: Path) -> str:
     return kind
 
 
-def _reader(kind: str):  # noqa: ANN202  (a function (path, kind) -> Scan)
+def _reader(kind: str) -> Callable[[Path, str], Scan]:
     if kind == "DICOM":
         from fewscans.convert.dicom import read_dicom
 
@@ -195,25 +199,25 @@ def _one_line(error: BaseException) -> str:
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse an image that is empty, or larger than `MAX_PIXELS`, before its pixels are unpacked."""
+    """Refuse an image without pixels, or with more than `MAX_PIXELS`, before it is unpacked."""
     if width < 1 or height < 1:
         raise Unreadable(f"has no pixels ({width} x {height})")
     if width * height > MAX_PIXELS:
         raise Unreadable(
-            f"{width} x {height} pixels are more than the {MAX_PIXELS // 10**6} million that are read",
+            f"{width} x {height} pixels: more than the {MAX_PIXELS // 10**6} million that are read",
             "set-aside",
         )
 
 
 def join_equal_channels(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """[C, H, W] -> [1, H, W] where all channels are equal: the same pixels saved as gray and as RGB agree."""
+    """[C, H, W] -> [1, H, W] where all channels are equal, so that gray saved as RGB is gray."""
     if array.shape[0] > 1 and all((array[0] == other).all() for other in array[1:]):
         return array[:1]
     return array
 
 
 def make_finite(array: npt.NDArray[np.generic]) -> tuple[npt.NDArray[np.generic], tuple[str, ...]]:
-    """Values that are not numbers become the smallest number there is, and a note says how many they were."""
+    """Put the smallest number in place of values that are none; a note says how many they were."""
     import numpy as np
 
     if array.dtype.kind != "f":

@@ -1,11 +1,12 @@
-"""Single-frame DICOM. pydicom first; SimpleITK (GDCM) where pydicom has no decoder for a compressed syntax.
+"""Single-frame DICOM, by pydicom, or SimpleITK (GDCM) where pydicom has no decoder.
 
-Physical values are those after the modality transformation (PS3.3 C.11.1): HU for CT. VOI windows are display, and
-not applied.
+Physical values are those after the modality transformation (PS3.3 C.11.1): HU for CT. VOI windows
+are display, and not applied.
 
-MONOCHROME1 says that low values are *shown* white (PS3.3 C.7.6.3.1.2); it does not change what a value means. So
-values with a unit (HU) stay as they are: water is 0 HU however it is shown. Values without a unit (radiographs) have
-only their look, and are turned over within the range of their bits, so that bright is bright in every file.
+MONOCHROME1 says that low values are *shown* white (PS3.3 C.7.6.3.1.2); it does not change what a
+value means. So values with a unit (HU) stay as they are: water is 0 HU however it is shown. Values
+without a unit (radiographs) have only their look, and are turned over within the range of their
+bits, so that bright is bright in every file.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +49,9 @@ def read_dicom(path: Path, kind: str) -> Scan:
         spacing, more = _spacing(dataset)
         photometric = str(dataset.get("PhotometricInterpretation", "")).strip() or "unknown"
         slope, intercept, unit = (1.0, 0.0, _unit(dataset)) if rescaled else _rescale(dataset)
-        bits = int(dataset.get("BitsStored") or dataset.get("BitsAllocated") or 8 * array.dtype.itemsize)
+        bits = int(
+            dataset.get("BitsStored") or dataset.get("BitsAllocated") or 8 * array.dtype.itemsize
+        )
         if photometric == "MONOCHROME1" and not unit:
             slope, intercept = _turn_over(dataset, array, slope, intercept, rescaled)
             more = (*more, "MONOCHROME1: turned over")
@@ -181,7 +185,7 @@ def _apply_modality_lut(
 
 
 def _find(dataset: Dataset, group: str, name: str) -> Any:
-    """`name` in the header, or in the functional groups of an enhanced object; None where it is not."""
+    """`name` in the header, or in the functional groups of an enhanced object, or None."""
     if dataset.get(name) is not None:
         return dataset.get(name)
     for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
@@ -206,7 +210,7 @@ def _rescale(dataset: Dataset) -> tuple[float, float, str]:
 
 
 def _unit(dataset: Dataset) -> str:
-    """``HU``, another unit that the file names, or empty. CT with a rescale intercept is HU unless it says else."""
+    """``HU``, another unit that the file names, or empty. Rescaled CT is HU unless it says else."""
     where = "PixelValueTransformationSequence"
     named = str(_find(dataset, where, "RescaleType") or "").strip().upper()
     if named == "US":  # "unspecified" (PS3.3 C.11.1.1.2)
@@ -220,7 +224,7 @@ def _unit(dataset: Dataset) -> str:
 def _turn_over(
     dataset: Dataset, array: npt.NDArray[np.generic], slope: float, intercept: float, rescaled: bool
 ) -> tuple[float, float]:
-    """(scale, intercept) with low and high exchanged within the range of the stored bits (or of the values)."""
+    """(scale, intercept) with low and high exchanged, in the range of the bits or the values."""
     bits = int(dataset.get("BitsStored") or 0)
     if rescaled or not bits or array.dtype.kind == "f":
         low, high = float(array.min()), float(array.max())
@@ -232,7 +236,7 @@ def _turn_over(
 
 
 def _spacing(dataset: Dataset) -> tuple[tuple[float, ...], tuple[str, ...]]:
-    """((between rows, between columns) in mm, notes): empty where it is not said, or is no positive number."""
+    """((between rows, between columns) in mm, notes); no spacing where it is not said, or wrong."""
     for name in _SPACINGS:
         value = _find(dataset, "PixelMeasuresSequence", name)
         if value is None or value == "":
@@ -249,6 +253,11 @@ def _spacing(dataset: Dataset) -> tuple[tuple[float, ...], tuple[str, ...]]:
 
 def _pixel_reason(error: Exception) -> str:
     text = " ".join(str(error).split())
+    unknown = re.match(
+        r"Unable to decompress '(.*)' pixel data because all plugins are missing", text
+    )
+    if unknown:
+        return f"{unknown[1]} of a kind that no decoder here knows"
     if "less than expected" in text:
         return f"the file is cut short ({text.split(' - ')[0]})"
     if isinstance(error, NotImplementedError):

@@ -1,7 +1,8 @@
 """PNG, JPEG, TIFF and BMP: 8 and 16 bit, gray and colour, as stored.
 
-Orientation from EXIF is applied. Alpha that is the same everywhere is dropped; otherwise the image is put on black,
-as a viewer with a dark background shows it. Colour stays colour: gray is made when a store is made.
+Orientation from EXIF is applied. Alpha that is the same everywhere is dropped; otherwise the image
+is put on black, as a viewer with a dark background shows it. Colour stays colour: gray is made when
+a store is made.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def read_image(path: Path, kind: str) -> Scan:
         except Image.DecompressionBombError:
             raise Unreadable("more pixels than can be read", "set-aside") from None
         except Image.UnidentifiedImageError:
-            raise Unreadable(f"{kind} of a kind that is not read, or its header is damaged") from None
+            raise Unreadable(
+                f"{kind} of a kind that is not read, or its header is damaged"
+            ) from None
         check_size(*image.size)
         # Phones put a second picture into a JPEG; the first is the image.
         frames = getattr(image, "n_frames", 1) if kind != "JPEG" else 1
@@ -85,7 +88,9 @@ def _pixels(image: Image.Image) -> tuple[npt.NDArray[np.generic], tuple[str, ...
     return _without_alpha(array) if array.shape[0] in (2, 4) else (array, ())
 
 
-def _without_alpha(array: npt.NDArray[np.generic]) -> tuple[npt.NDArray[np.generic], tuple[str, ...]]:
+def _without_alpha(
+    array: npt.NDArray[np.generic],
+) -> tuple[npt.NDArray[np.generic], tuple[str, ...]]:
     """[C + 1, H, W] -> [C, H, W]; the last channel is opacity."""
     colour, alpha = array[:-1], array[-1]
     if (alpha == alpha.flat[0]).all():
@@ -132,7 +137,7 @@ def _read_deep_colour(path: Path, kind: str) -> tuple[npt.NDArray[np.generic], t
 
 
 def _white_is_zero(image: Image.Image) -> tuple[float, float]:
-    """(scale, intercept) that turn a 16-bit TIFF with white = 0 the right way; Pillow does so for 8 bits only."""
+    """(scale, intercept) for 16-bit TIFF with white = 0; Pillow itself turns 8 bits over only."""
     tag = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC)
     if tag == _WHITE_IS_ZERO and image.mode.startswith("I;16"):
         return -1.0, 65535.0
@@ -140,9 +145,12 @@ def _white_is_zero(image: Image.Image) -> tuple[float, float]:
 
 
 def _narrow(array: npt.NDArray[np.generic], image: Image.Image) -> npt.NDArray[np.generic]:
-    """Pillow widens signed 16-bit TIFF to 32 bits, and wraps unsigned 32-bit: back to what the file says."""
+    """What the file holds: Pillow widens signed 16-bit TIFF, and wraps unsigned 32-bit."""
     tags = getattr(image, "tag_v2", {})
-    bits, sample_format = max(tags.get(_BITS_PER_SAMPLE, (32,))), max(tags.get(_SAMPLE_FORMAT, (2,)))
+    bits, sample_format = (
+        max(tags.get(_BITS_PER_SAMPLE, (32,))),
+        max(tags.get(_SAMPLE_FORMAT, (2,))),
+    )
     if bits == 16:
         return array.astype(np.int16 if sample_format == 2 else np.uint16)
     return array.view(np.uint32) if bits == 32 and sample_format == 1 else array

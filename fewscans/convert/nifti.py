@@ -52,16 +52,23 @@ def read_nifti(path: Path, kind: str) -> Scan:
     unit = _TO_MM.get(image.header.get_xyzt_units()[0], 1.0)
     spacing = tuple(float(zooms[axis]) * unit for axis in reversed(kept))
     if not all(np.isfinite(s) and s > 0 for s in spacing):
-        spacing, notes = (), (*notes, "spacing in the header is not a positive number: taken as unknown")
+        spacing, notes = (
+            (),
+            (*notes, "spacing in the header is not a positive number: taken as unknown"),
+        )
     meta = Meta(
-        kind, mode, 8 * array.dtype.itemsize, 1.0 if slope is None else float(slope),
-        0.0 if intercept is None else float(intercept), notes=notes,
+        kind,
+        mode,
+        8 * array.dtype.itemsize,
+        1.0 if slope is None else float(slope),
+        0.0 if intercept is None else float(intercept),
+        notes=notes,
     )
     return Scan(join_equal_channels(array), spacing, meta)
 
 
 def _plane(shape: tuple[int, ...]) -> tuple[int, int]:
-    """The two axes of a slice: the first two, unless one of them has length 1 and a later one has not."""
+    """The two axes of a slice: those longer than 1, else the first."""
     long = [axis for axis, n in enumerate(shape) if n > 1]
     if len(long) > 2:
         raise Unreadable(f"a volume ({' x '.join(map(str, shape))}); 2D is read here", "set-aside")

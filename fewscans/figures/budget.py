@@ -55,7 +55,10 @@ def _line(
     values = scores.loc[[(arm, budgets[i]) for i in at], ["value", "low", "high"]].to_numpy(dtype=float)
     x = np.array(at, dtype=float) + shift
     value, low, high = values.T
-    axes.plot(x, value, **kind)
+    if not band and len(at) == 1:
+        axes.axhline(value[0], **kind)  # a line through one point cannot be seen
+    else:
+        axes.plot(x, value, **kind)
     if band:
         axes.fill_between(x, low, high, color=kind["color"], alpha=0.13, linewidth=0)
         # A band has no width at a lone budget, and bands hide each other's ends: whiskers say the interval exactly.

@@ -34,7 +34,7 @@ def draw(
         return style.words(text), pd.DataFrame(columns=COLUMNS)
     pictures = [_picture(values, rows, run, method) for run, values, rows in found[:MOST]]
     classes = [name for name in [*results.classes(dataset), NO_LABEL] if any(name in set(p["class"]) for p in pictures)]
-    columns = min(PER_ROW, len(pictures))
+    columns = style.columns_of(len(pictures), PER_ROW)
     blocks = -(-len(pictures) // columns)
     width = min(style.WIDE_INCH, max(style.NARROW_INCH, 1.75 * columns))
     side = (width - 0.3) / columns
@@ -48,7 +48,7 @@ def draw(
     for i, picture in enumerate(pictures):
         above, below = grid[2 * (i // columns), i % columns], grid[2 * (i // columns) + 1, i % columns]
         title = results.names.pair(picture.encoder.iloc[0], picture.recipe.iloc[0])
-        style.title(above, style.shown(title, 60), int(16 * side))
+        style.title(above, style.shown(title, 80), side)
         _by_class(above, picture, classes, look)
         _by_patient(below, picture, look)
         if i % columns == 0:

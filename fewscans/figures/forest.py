@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -10,10 +12,10 @@ from fewscans.figures import names, style
 from fewscans.figures.inputs import Results
 
 COLUMNS = ["dataset", "arm", "baseline_arm", "budget", "diff", "low", "high", "smallest_detectable", "verdict"]
-PER_ROW = 3
+PER_ROW, LABEL_INCH, PANEL_INCH, LINE_INCH, LABEL_CHARS = 3, 2.45, 1.5, 0.165, 30
 
 # Shape and filling say the verdict without colour.
-VERDICTS = {
+VERDICTS: dict[str, dict[str, Any]] = {
     "gain": {"marker": "^", "colour": 2, "filled": True},
     "no gain": {"marker": "s", "colour": 7, "filled": True},
     "worse": {"marker": "v", "colour": 3, "filled": True},
@@ -29,62 +31,103 @@ def draw(results: Results, dataset: str, look: style.Look) -> tuple[Figure, pd.D
     if not arms or not budgets:
         text = "No differences: no arm has a baseline to be compared with (see `compare.baseline`)."
         return style.words(text), pd.DataFrame(columns=COLUMNS)
+    groups = _groups(results, arms)
     known = contrasts.set_index(["arm", "budget"]).sort_index()
-    columns = min(PER_ROW, len(budgets))
+    columns = style.columns_of(len(budgets), PER_ROW)
     rows = -(-len(budgets) // columns)
-    width = style.WIDE_INCH if columns > 1 else 4.6
-    figure = style.new(width, rows * (0.17 * len(arms) + 0.75) + 0.3)
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    flat = list(grid.flat)
-    for unused in flat[len(budgets) :]:
+    lines = sum(group["lines"] for group in groups)
+    width = LABEL_INCH + max(2.2 if columns == 1 else 0, columns * PANEL_INCH) + 0.05
+    figure = style.new(width, rows * (LINE_INCH * lines + 0.3) + 0.75)
+    ratios = [LABEL_INCH, *[(width - LABEL_INCH) / columns] * columns]
+    grid = figure.subplots(rows, columns + 1, width_ratios=ratios, sharey=True, squeeze=False)
+    panels = [axes for row in grid for axes in row[1:]]
+    for unused in panels[len(budgets) :]:
         unused.set_visible(False)
-    for i, (budget, axes) in enumerate(zip(budgets, flat, strict=False)):
-        _panel(axes, known, arms, budget, results, look)
-        n = results.n_labelled(dataset, budget)
-        style.title(axes, f"{names.budget(budget, n)} labelled patients", 30)
-        axes.tick_params(labelbottom=i + columns >= len(budgets), labelleft=i % columns == 0)
+    for row in grid:
+        _labels(row[0], groups)
+    limits = _limits(contrasts, results.compare.smallest_gain)
+    for i, (budget, axes) in enumerate(zip(budgets, panels, strict=False)):
+        _panel(axes, known, groups, budget, results.compare.smallest_gain, look)
+        style.title(axes, names.labelled(budget, results.n_labelled(dataset, budget)), style.WIDE_INCH)
+        axes.set_xlim(limits)
+        axes.locator_params(axis="x", nbins=5)
         if i + columns >= len(budgets):
             axes.set_xlabel(f"difference in {names.metric(results.metric)}\nfrom {results.baseline_title}")
-    labels = [style.wrap(style.shown(results.names.arm(arm), 70), 46) for arm in arms]
-    flat[0].set_yticks(range(len(arms)), labels)
-    flat[0].set_ylim(len(arms) - 0.4, -0.6)
+    grid[0, 0].set_ylim(lines + 0.1, -0.1)
     style.legend_below(figure, _handles(contrasts, look))
-    numbers = contrasts[contrasts.arm.isin(arms)].copy()
-    numbers["order"] = [arms.index(arm) * len(budgets) + budgets.index(b) for arm, b in zip(numbers.arm, numbers.budget, strict=True)]
-    return figure, numbers.sort_values("order")[COLUMNS]
+    return figure, _numbers(contrasts, arms, budgets)
+
+
+def _groups(results: Results, arms: list[str]) -> list[dict[str, Any]]:
+    """Arms of an encoder under one label; `top` and `lines` in lines of text from above."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for arm in arms:
+        entry = results.arms[arm]
+        key = entry["encoder"], entry["recipe"]
+        label = style.wrap(style.shown(results.names.pair(*key), 90), LABEL_CHARS)
+        found.setdefault(key, {"label": label, "arms": []})["arms"].append((arm, names.protocol(entry["protocol"])))
+    top = 0
+    for group in found.values():
+        group |= {"top": top, "lines": max(len(group["arms"]), group["label"].count("\n") + 1)}
+        top += group["lines"]
+    return list(found.values())
+
+
+def _labels(axes: Axes, groups: list[dict[str, Any]]) -> None:
+    """Encoder at the left, once; its protocols at the right, one per line."""
+    axes.set_axis_off()
+    axes.set_xlim(0, 1)
+    for group in groups:
+        # The names stand beside the middle of their own lines.
+        axes.text(0, group["top"] + group["lines"] / 2, group["label"], va="center", fontsize=style.SMALL_PT)
+        for y, (_, protocol) in _placed(group):
+            axes.text(1, y, protocol, ha="right", va="center", fontsize=style.SMALL_PT, color=style.MUTED)
+
+
+def _placed(group: dict[str, Any]) -> list[tuple[float, tuple[str, str]]]:
+    spare = (group["lines"] - len(group["arms"])) / 2
+    return [(group["top"] + spare + i + 0.5, arm) for i, arm in enumerate(group["arms"])]
+
+
+def _limits(contrasts: pd.DataFrame, gain: float) -> tuple[float, float]:
+    low, high = min(contrasts.low.min(), -gain), max(contrasts.high.max(), gain)
+    margin = 0.05 * (high - low)
+    return low - margin, high + margin
 
 
 def _panel(
-    axes: Axes, known: pd.DataFrame, arms: list[str], budget: str, results: Results, look: style.Look
+    axes: Axes, known: pd.DataFrame, groups: list[dict[str, Any]], budget: str, gain: float, look: style.Look
 ) -> None:
-    gain = results.compare.smallest_gain
     axes.axvspan(-gain, gain, color="#f0f0f0", linewidth=0, zorder=0)
     axes.axvline(0, color=style.INK, linewidth=0.8, zorder=1)
     axes.axvline(gain, color=style.MUTED, linewidth=0.7, linestyle=":", zorder=1)
-    for y, arm in enumerate(arms):
-        if (arm, budget) not in known.index:
-            continue
-        row = known.loc[(arm, budget)]
-        kind = VERDICTS[row.verdict]
-        colour = look.colour(kind["colour"])
-        axes.plot([row.low, row.high], [y, y], color=colour, linewidth=1.3, solid_capstyle="butt", zorder=2)
-        face = colour if kind["filled"] else "white"
-        axes.plot(row["diff"], y, marker=kind["marker"], color=colour, markerfacecolor=face, markersize=4.6, zorder=3)
-    axes.tick_params(axis="y", length=0)
+    for group in groups:
+        if group["top"]:
+            axes.axhline(group["top"], color=style.FAINT, linewidth=0.5, zorder=0)
+        for y, (arm, _) in _placed(group):
+            if (arm, budget) not in known.index:
+                continue
+            row = known.loc[(arm, budget)]
+            kind = _kind(row.verdict, look)
+            axes.plot([row.low, row.high], [y, y], color=kind["color"], linewidth=1.3, zorder=2)
+            axes.plot(row["diff"], y, zorder=3, **kind)
+    axes.tick_params(axis="y", left=False, labelleft=False)
     axes.spines["left"].set_visible(False)
-    encoders = [(results.arms[arm]["encoder"], results.arms[arm]["recipe"]) for arm in arms]
-    for y in range(1, len(arms)):
-        if encoders[y] != encoders[y - 1]:
-            axes.axhline(y - 0.5, color=style.FAINT, linewidth=0.5, zorder=0)
 
 
-def _handles(contrasts: pd.DataFrame, look: style.Look) -> list:
+def _kind(verdict: str, look: style.Look) -> dict[str, Any]:
+    kind = VERDICTS.get(verdict, VERDICTS["cannot tell"])
+    colour = look.colour(kind["colour"])
+    face = colour if kind["filled"] else "white"
+    return {"color": colour, "marker": kind["marker"], "markerfacecolor": face, "markersize": 4.6}
+
+
+def _handles(contrasts: pd.DataFrame, look: style.Look) -> list[Any]:
     found = set(contrasts.verdict)
-    return [
-        style.handle(
-            verdict, color=look.colour(kind["colour"]), marker=kind["marker"], linestyle="-", markersize=4.6,
-            markerfacecolor=look.colour(kind["colour"]) if kind["filled"] else "white",
-        )
-        for verdict, kind in VERDICTS.items()
-        if verdict in found
-    ]  # fmt: skip
+    return [style.handle(verdict, linestyle="-", **_kind(verdict, look)) for verdict in VERDICTS if verdict in found]
+
+
+def _numbers(contrasts: pd.DataFrame, arms: list[str], budgets: list[str]) -> pd.DataFrame:
+    at = {(arm, budget): i for i, (budget, arm) in enumerate((b, a) for b in budgets for a in arms)}
+    keys = pd.Series([at.get(key) for key in zip(contrasts.arm, contrasts.budget, strict=True)], contrasts.index)
+    return contrasts.loc[keys.dropna().sort_values().index, COLUMNS]

@@ -55,7 +55,7 @@ def is_majority(results: Results, arm: str) -> bool:
 def figure_of(panels: list[Panel], height_inch: float) -> tuple[Figure, list[Axes]]:
     """A figure with an axes per panel, all on one scale; `height_inch` is that of a row."""
     n = len(panels)
-    columns = n if n <= 3 else 4 if n > 6 or n == 4 else 3
+    columns = style.columns_of(n, 4)
     rows = -(-n // columns)
     width = max(style.NARROW_INCH, min(style.WIDE_INCH, 1.9 * columns + 0.6))
     figure = style.new(width, height_inch * rows + 0.45)
@@ -66,7 +66,7 @@ def figure_of(panels: list[Panel], height_inch: float) -> tuple[Figure, list[Axe
     for i, axes in enumerate(flat[:n]):
         # The panel above an empty place is the last of its column.
         axes.tick_params(labelbottom=i + columns >= n, labelleft=i % columns == 0)
-        style.title(axes, style.shown(panels[i].title, 60), width=int(15 * width / columns))
+        style.title(axes, style.shown(panels[i].title, 80), (width - 0.5) / columns)
     return figure, flat[:n]
 
 

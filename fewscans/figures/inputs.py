@@ -20,7 +20,7 @@ from fewscans.errors import UserError
 from fewscans.figures.names import Names, budget_order
 from fewscans.plan import TITLES
 
-ARRAYS = {"views": ("original", "view0", "view1"), "reconstructions": ("original", "masked", "reconstructed")}
+ARRAYS = {"views": ("original", "views"), "reconstructions": ("original", "masked", "reconstructed")}
 
 
 @dataclass(frozen=True)
@@ -167,15 +167,18 @@ class Results:
         path = folder / "history.parquet"
         return read_table(path, "history") if path.is_file() else None
 
-    def pictures(self, folder: Path, kind: str) -> dict[str, np.ndarray] | None:
-        """Arrays [n, C, H, W] uint8 of ``views`` or ``reconstructions``; None where there are none."""
+    def pictures(self, folder: Path, kind: str) -> list[np.ndarray] | None:
+        """Arrays [n, C, H, W] uint8: original and two views, or original, masked, reconstructed; None without any."""
         path = folder / f"{kind}.npz"
         if not path.is_file():
             return None
         with np.load(path, allow_pickle=False) as stored:
             if any(name not in stored for name in ARRAYS[kind]) or not len(stored["original"]):
                 return None
-            return {name: np.asarray(stored[name]) for name in ARRAYS[kind]}
+            arrays = [np.asarray(stored[name]) for name in ARRAYS[kind]]
+        if kind == "views":  # [n, V, C, H, W]
+            arrays = [arrays[0], *np.moveaxis(arrays[1], 1, 0)[:2]]
+        return arrays
 
     def embedding(self, run: dict[str, Any]) -> tuple[np.ndarray, pd.DataFrame] | None:
         """Out-of-fold test embeddings [n, E] float32 of a run, and their rows (scan, target, patient, group)."""
@@ -185,13 +188,14 @@ class Results:
         if not (folder / "embeddings.npy").is_file():
             return None
         rows = read_table(folder / "embeddings.parquet", "embeddings")
-        rows = rows[rows.role == "test"].merge(self._labels(run["dataset"]), on="scan", how="left")
+        rows = rows[rows.role == "test"].merge(self.labels(run["dataset"]), on="scan", how="left")
         values = np.load(folder / "embeddings.npy", allow_pickle=False)[rows.row.to_numpy()]
         return values.astype(np.float32), rows
 
-    def _labels(self, dataset: str) -> pd.DataFrame:
+    def labels(self, dataset: str) -> pd.DataFrame:
+        """Scans with patient, group, target ("" = no label) and status."""
         labels = read_table(self.path(self.plan["datasets"][dataset]["labels"]), "labels")
-        return labels[["scan", "patient", "group", "target"]]
+        return labels[["scan", "patient", "group", "target", "status"]]
 
     def audit(self, dataset: str, name: str) -> pd.DataFrame | None:
         """``duplicates``, ``groups`` or ``findings`` of the audit; None where there is none."""

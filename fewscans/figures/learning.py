@@ -7,12 +7,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fewscans.figures import style
+from fewscans.figures import names, style
 from fewscans.figures.inputs import Results
 
 COLUMNS = ["dataset", "encoder", "recipe", "fold", "seed", "step", "epoch", "loss", "embedding_std", "effective_rank"]
 GAUGES = {"loss": "loss", "embedding_std": "embedding SD", "effective_rank": "effective rank"}
-PER_ROW, POINTS = 6, 200
+PER_ROW, POINTS, LEGEND_CHARS = 6, 200, 26
 
 
 def draw(results: Results, dataset: str, look: style.Look) -> tuple[Figure, pd.DataFrame]:
@@ -22,13 +22,20 @@ def draw(results: Results, dataset: str, look: style.Look) -> tuple[Figure, pd.D
         text = "No encoder was pretrained here, so there are no pretraining curves."
         return style.words(text), pd.DataFrame(columns=COLUMNS)
     rows = _rows(results, histories)
-    figure = style.new(style.WIDE_INCH, 1.35 * len(rows) + 0.25)
-    grid = figure.subplots(len(rows), len(GAUGES), squeeze=False)
+    # A row is as high as its legend, which has a column of its own where any method has several encoders.
+    legend = any(len(pairs) > 1 for _, pairs in rows)
+    heights = [max(1.35, 0.3 + sum(0.135 * label.count("\n") + 0.17 for label in _labels(results, pairs)))
+               if len(pairs) > 1 else 1.35 for _, pairs in rows]  # fmt: skip
+    figure = style.new(style.WIDE_INCH, sum(heights) + 0.25)
+    ratios = {"width_ratios": [1] * len(GAUGES) + [1.05] * legend, "height_ratios": heights}
+    grid = figure.subplots(len(rows), len(GAUGES) + legend, squeeze=False, gridspec_kw=ratios)
+    for unused in grid[:, len(GAUGES) :].flat:
+        unused.set_axis_off()
     parts = dict(list(histories.groupby(["encoder", "recipe"])))
     for axes, (title, pairs) in zip(grid, rows, strict=True):
-        style.title(axes[0], title, 60)
+        style.title(axes[0], title, style.WIDE_INCH)
         _row(axes, pairs, parts, results, look)
-    for one in grid[-1]:
+    for one in grid[-1, : len(GAUGES)]:
         one.set_xlabel("epoch")
     return figure, histories[COLUMNS]
 
@@ -57,27 +64,30 @@ def _rows(results: Results, histories: pd.DataFrame) -> list[tuple[str, list[tup
             part = pairs[start : start + PER_ROW]
             lone = len(pairs) == 1
             more = " (continued)" if start else ""
-            rows.append((results.names.pair(*part[0]) if lone else results.names.method(method) + more, part))
+            rows.append((results.names.pair(*part[0]) if lone else names.method(method) + more, part))
     return rows
 
 
 def _row(axes: np.ndarray, pairs: list, parts: dict, results: Results, look: style.Look) -> None:
-    handles = []
+    handles, labels = [], _labels(results, pairs)
     for i, pair in enumerate(pairs):
         kind = {"color": look.colour(i), "linestyle": style.LINES[i % len(style.LINES)]}
         for _, training in parts[pair].groupby(["fold", "seed"]):
-            for one, gauge in zip(axes, GAUGES, strict=True):
+            for one, gauge in zip(axes, GAUGES, strict=False):
                 _curve(one, training, gauge, kind)
-        handles.append(style.handle(style.wrap(style.shown(results.names.pair(*pair), 60), 24), **kind))
-    for one, label in zip(axes, GAUGES.values(), strict=True):
+        handles.append(style.handle(labels[i], **kind))
+    for one, label in zip(axes, GAUGES.values(), strict=False):
         one.set_ylabel(label)
         one.grid(axis="y")
         one.margins(x=0.02)
     axes[1].set_ylim(bottom=0)
     axes[2].set_ylim(bottom=min(1, axes[2].get_ylim()[0]))
     if len(pairs) > 1:
-        labels = [handle.get_label() for handle in handles]
-        axes[-1].legend(handles, labels, loc="center left", bbox_to_anchor=(1.03, 0.5), borderaxespad=0)
+        axes[-1].legend(handles, labels, loc="center left", borderaxespad=0)
+
+
+def _labels(results: Results, pairs: list) -> list[str]:
+    return [style.wrap(style.shown(results.names.pair(*pair), 80), LEGEND_CHARS) for pair in pairs]
 
 
 def _curve(axes: Axes, training: pd.DataFrame, gauge: str, kind: dict) -> None:

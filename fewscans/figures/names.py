@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -13,9 +12,8 @@ METRICS = {
     "auroc": "AUROC", "average_precision": "average precision", "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy", "f1": "F1", "precision": "precision", "recall": "recall",
 }  # fmt: skip
-PROTOCOLS = {
-    "linear": "linear probe", "knn": "nearest neighbours", "finetune": "fine-tuned", "prior": "class frequencies",
-}  # fmt: skip
+PROTOCOLS = {"linear": "linear probe", "knn": "k-NN", "finetune": "fine-tuned", "prior": "class frequencies"}
+NBSP = "\N{NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -29,7 +27,12 @@ def protocol(name: str) -> str:
     return PROTOCOLS.get(name, name)
 
 
-def number(value: float, digits: int = 2, *, sign: bool = False) -> str:
+def method(name: str) -> str:
+    """``SimCLR`` for ``simclr``."""
+    return TITLES.get(name, name)
+
+
+def number(value: float | None, digits: int = 2, *, sign: bool = False) -> str:
     """``0.75``, ``+0.03``, with a true minus sign; an en dash where there is none."""
     if value is None or value != value:
         return "\N{EN DASH}"
@@ -39,12 +42,16 @@ def number(value: float, digits: int = 2, *, sign: bool = False) -> str:
     return text.replace("-", MINUS)
 
 
-def budget(name: str, n_patients: float | None = None) -> str:
-    """``12``, ``30 % (29)``, ``all (98)``: a budget and, where it does not say so, the patients it is."""
-    text = name.replace("%", " %")
-    if n_patients is None or n_patients != n_patients or name.isdigit():
-        return text
-    return f"{text} ({n_patients:.0f})"
+def budget(name: str) -> str:
+    """``12``, ``30 %``, ``all``."""
+    return name.replace("%", " %")
+
+
+def labelled(name: str, n_patients: float | None = None) -> str:
+    """``12 patients``, ``30 % (29 patients)``, ``all (98 patients)``."""
+    if name.isdigit() or n_patients is None or n_patients != n_patients:
+        return f"{budget(name)} patients"
+    return f"{budget(name)} ({n_patients:.0f} patients)"
 
 
 def budget_order(name: str) -> tuple[int, float]:
@@ -55,29 +62,26 @@ def budget_order(name: str) -> tuple[int, float]:
 
 
 class Names:
-    """Names of a plan's encoders and arms; a setting that all share (network, recipe) is not said."""
+    """Names of a plan's encoders and arms; what goes without saying (the only network, recipe) is not said."""
 
     def __init__(self, plan: Mapping[str, Any]) -> None:
         self.plan = plan
         self.arms = {arm["arm"]: arm for arm in plan["arms"]}
-        self.recipes = list(dict.fromkeys(arm["recipe"] for arm in plan["arms"]))
-        used = {arm["encoder"] for arm in plan["arms"]}
-        real = {name: e for name, e in plan["encoders"].items() if name in used and e["method"] != "majority"}
-        self.backbones = sorted({e["backbone"] for e in real.values()})
-        self._encoders = self._distinct({name: self._encoder(name) for name in plan["encoders"]})
-
-    def encoder(self, name: str) -> str:
-        """``SimCLR``, ``scratch (test_vit)``, ``SimCLR, epochs 50``."""
-        return self._encoders.get(name, name)
-
-    def method(self, name: str) -> str:
-        """``SimCLR`` for ``simclr``."""
-        return TITLES.get(name, name)
+        self.config = plan.get("config") or {}
+        used = dict.fromkeys((arm["encoder"], arm["recipe"]) for arm in plan["arms"])
+        self._backbones: dict[str, set[tuple[Any, Any]]] = {}
+        for encoder, _ in used:
+            entry = plan["encoders"][encoder]
+            network = entry.get("backbone"), (entry.get("settings") or {}).get("patch_size")
+            self._backbones.setdefault(entry["method"], set()).add(network)
+        titles = {pair: self._pair(*pair) for pair in used}
+        counts = Counter(titles.values())
+        # Two never share a name: where they would, the plan's own are used.
+        self._pairs = {pair: title if counts[title] == 1 else " @ ".join(pair) for pair, title in titles.items()}
 
     def pair(self, encoder: str, recipe: str) -> str:
-        """Encoder, with the recipe where there are several."""
-        lone = len(self.recipes) < 2 or self._method(encoder) == "majority"
-        return self.encoder(encoder) if lone else f"{self.encoder(encoder)} @ {recipe}"
+        """``SimCLR``, ``random, frozen (test_vit)``, ``SimCLR, epochs 50, size 64``."""
+        return self._pairs.get((encoder, recipe), f"{encoder} @ {recipe}")
 
     def arm(self, arm: str) -> str:
         """``SimCLR · linear probe``."""
@@ -87,38 +91,47 @@ class Names:
         name = self.pair(found["encoder"], found["recipe"])
         return name if found["protocol"] == "prior" else f"{name} · {protocol(found['protocol'])}"
 
-    def _method(self, encoder: str) -> str:
-        return self.plan["encoders"].get(encoder, {}).get("method", "")
-
-    def _encoder(self, name: str) -> str:
-        found = self.plan["encoders"][name]
-        method, backbone, settings = found["method"], found.get("backbone"), found.get("settings") or {}
-        text = TITLES.get(method, method)
-        if found.get("ablation"):
-            text = ", ".join([text, *self._changes(found, settings)])
-        elif found.get("source") == "pretrain" and name != method:
-            text = name  # as the user calls it
-        if method != "majority" and len(self.backbones) > 1:
+    def _pair(self, encoder: str, recipe: str) -> str:
+        entry = self.plan["encoders"][encoder]
+        settings = entry.get("settings") or {}
+        text = method(entry["method"])
+        if entry.get("ablation"):
+            text = ", ".join([text, *self._changes(entry, settings)])
+        elif entry.get("source") == "pretrain" and encoder != entry["method"]:
+            text = encoder  # as the user calls it
+        if entry["method"] == "majority":
+            return text
+        text = ", ".join([text, *self._recipe(recipe)])
+        if len(self._backbones[entry["method"]]) > 1:
             patch = settings.get("patch_size")
-            text += f" ({backbone}, patch {patch})" if patch else f" ({backbone})"
+            text += f" ({entry['backbone']}, patch {patch})" if patch else f" ({entry['backbone']})"
         return f"{text}, transductive" if settings.get("transductive") else text
 
-    def _changes(self, found: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    def _changes(self, entry: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
         """Settings of an ablated encoder that differ from those of the encoder it was made from."""
-        axes = (self.plan.get("config") or {}).get("ablations", {}).get(found["ablation"]) or {}
+        axes = self.config.get("ablations", {}).get(entry["ablation"]) or {}
         base = (self.plan["encoders"].get(axes.get("of", "")) or {}).get("settings") or {}
-        skipped = {"method", "backbone", "patch_size", "transductive"}
-        return [
-            f"{re.sub('[_-]', ' ', key)} {_plain(settings[key])}"
-            for key in settings
-            if key in axes and key not in skipped and settings[key] != base.get(key)
-        ]
+        said_elsewhere = {"method", "backbone", "patch_size", "transductive"}
+        return _differences({k: v for k, v in settings.items() if k in axes and k not in said_elsewhere}, base)
 
-    def _distinct(self, titles: dict[str, str]) -> dict[str, str]:
-        """Two encoders never share a name: where they would, the plan's own is used."""
-        counts = Counter(titles.values())
-        return {name: title if counts[title] == 1 else name for name, title in titles.items()}
+    def _recipe(self, recipe: str) -> list[str]:
+        """Nothing for the only recipe of a config, the name of one among several, the changes of an ablated one."""
+        given = self.config.get("recipes") or {}
+        if recipe in given or not given:
+            return [recipe] if len(given) > 1 else []
+        bases = [name for name in given if recipe.startswith(f"{name}-")] or list(given)
+        base = max(bases, key=len)
+        name = [base] if len(given) > 1 else []
+        return [*name, *_differences(self.plan["recipes"][recipe], given[base])]
+
+
+def _differences(settings: Mapping[str, Any], base: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{key.replace('_', ' ')}{NBSP}{_plain(value)}" for key, value in settings.items() if value != base.get(key)
+    ]
 
 
 def _plain(value: Any) -> str:
-    return {True: "yes", False: "no"}.get(value, "") if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " to ".join(map(str, value)) if isinstance(value, list) else str(value)

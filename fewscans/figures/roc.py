@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fewscans.figures import grid, names, style
@@ -56,15 +57,16 @@ def draw(results: Results, dataset: str, look: style.Look) -> tuple[Figure, pd.D
     return figure, _numbers(dataset, budget, positive, curves)
 
 
-def _areas(axes: object, results: Results, dataset: str, budget: str, lines: list) -> None:
+def _areas(axes: Axes, results: Results, dataset: str, budget: str, lines: list) -> None:
     """AUROC of the table at the lower right, in the line's colour; the text is the table's, not this curve's."""
     scores = results.scores
     at = (scores.dataset == dataset) & (scores.budget == budget) & (scores.unit == results.unit) & (scores.metric == "auroc")
     known = scores[at].set_index("arm").value
     said = [(arm, kind["color"]) for arm, kind in lines if arm in known.index]
-    for i, (arm, colour) in enumerate(reversed(said)):
-        axes.text(0.99, 0.03 + 0.11 * i, names.number(known[arm]), color=colour, ha="right", va="bottom",  # type: ignore[attr-defined]
-                  fontsize=style.SMALL_PT, fontweight="bold", transform=axes.transAxes)  # type: ignore[attr-defined] # fmt: skip
+    lines_of_text = [(names.number(known[arm]), colour) for arm, colour in reversed(said)]
+    for i, (text, colour) in enumerate([*lines_of_text, ("AUROC", style.MUTED)] if said else []):
+        axes.text(0.99, 0.03 + 0.11 * i, text, color=colour, ha="right", va="bottom", fontsize=style.SMALL_PT,
+                  transform=axes.transAxes)  # fmt: skip
 
 
 def mean_curve(part: pd.DataFrame, unit: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, int] | None:

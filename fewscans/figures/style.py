@@ -7,6 +7,7 @@ has a colour of its own has a marker or a line style of its own too.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import textwrap
 import unicodedata
@@ -24,6 +25,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from PIL import Image
 
 from fewscans.errors import UserError
 from fewscans.files import atomic
@@ -31,6 +33,7 @@ from fewscans.files import atomic
 WIDE_INCH, NARROW_INCH = 7.0, 3.5
 DPI = 200
 SMALL_PT, TEXT_PT, TITLE_PT = 7.0, 7.5, 8.0
+TITLE_CHARS_PER_INCH = 12.5  # bold, at TITLE_PT
 INK, MUTED, FAINT = "#222222", "#666666", "#d4d4d4"
 
 # Marker and line style; the colour is the place in this order.
@@ -110,7 +113,7 @@ def words(text: str, width_inch: float = NARROW_INCH) -> Figure:
 def shown(text: str, longest: int = 40) -> str:
     """`text` from outside, fit for a figure: printable, on one line, and cut where it is too long."""
     kept = "".join(c if unicodedata.category(c)[0] != "C" else " " for c in str(text))
-    kept = " ".join(kept.split()) or "(no name)"
+    kept = " ".join(kept.split(" ")).strip() or "(no name)"
     # matplotlib leaves labels that begin with an underscore out of legends.
     kept = f" {kept}" if kept.startswith("_") else kept
     return kept if len(kept) <= longest else kept[: longest - 1] + "…"
@@ -121,12 +124,17 @@ def wrap(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(text, width)) or text
 
 
-def title(axes: Axes, text: str, width: int = 26) -> None:
-    """Panel title at the upper left, wrapped."""
-    axes.set_title(wrap(text, width), pad=4)
+def title(axes: Axes, text: str, width_inch: float) -> None:
+    """Panel title at the upper left, wrapped to a panel of `width_inch`."""
+    axes.set_title(wrap(text, max(8, int(TITLE_CHARS_PER_INCH * width_inch))), pad=4)
 
 
-def legend_below(figure: Figure, handles: Sequence[Any], columns: int = 4) -> None:
+def columns_of(n: int, most: int) -> int:
+    """Columns of a grid of `n` panels with at most `most` side by side, rows as equal as can be."""
+    return -(-n // -(-n // most))
+
+
+def legend_below(figure: Figure, handles: Sequence[Any], columns: int = 5) -> None:
     """Legend under all panels, where it hides nothing."""
     labels = [str(handle.get_label()) for handle in handles]
     figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), columnspacing=1.4)
@@ -145,8 +153,17 @@ def save(figure: Figure, numbers: pd.DataFrame, stem: str | os.PathLike[str]) ->
     with atomic(pdf) as temporary:
         empty = dict.fromkeys(("CreationDate", "ModDate", "Producer", "Creator"))
         figure.savefig(temporary, format="pdf", metadata=empty)
-    with atomic(png) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+    with atomic(png) as temporary, io.BytesIO() as drawn:
+        figure.savefig(drawn, format="png", metadata={"Software": None})
+        _few_colours(Image.open(drawn)).save(temporary, format="png", dpi=(DPI, DPI), optimize=True)
     with atomic(csv) as temporary:
         numbers.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
     return png
+
+
+def _few_colours(image: Image.Image) -> Image.Image:
+    """The same picture in a third of the bytes: gray levels exactly, else the best 256 colours."""
+    bands = image.convert("RGB").split()
+    if bands[0] == bands[1] == bands[2]:
+        return bands[0]
+    return image.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fewscans.figures import style
-from fewscans.figures.inputs import ARRAYS, Results
+from fewscans.figures.inputs import Results
 
 COLUMNS = ["dataset", "encoder", "recipe", "fold", "seed", "picture", "row", "mean", "sd", "difference"]
 
@@ -31,7 +31,7 @@ def read(results: Results, dataset: str, kind: str, labels: Sequence[str]) -> tu
     for encoder, recipe, fold, seed, folder in results.encoder_folders(dataset):
         if (encoder, recipe) in blocks or (arrays := results.pictures(folder, kind)) is None:
             continue
-        rows = dict(zip(labels, (arrays[name] for name in ARRAYS[kind]), strict=True))
+        rows = dict(zip(labels, arrays, strict=False))
         blocks[encoder, recipe] = Block(results.names.pair(encoder, recipe), rows)
         numbers.append(_gray_levels(rows).assign(dataset=dataset, encoder=encoder, recipe=recipe, fold=fold, seed=seed))
     frame = pd.concat(numbers, ignore_index=True) if numbers else pd.DataFrame(columns=COLUMNS)
@@ -58,16 +58,18 @@ def sheet(blocks: list[Block]) -> Figure:
     depth = len(blocks[0].rows)
     down = -(-len(blocks) // across)
     # Room for the row labels stands at the left of each block.
-    label_inch, gap_inch, title_inch = 0.72, 0.12, 0.32
+    label_inch, gap_inch = 0.56, 0.12
     tile = min(0.95, (style.WIDE_INCH - across * (label_inch + gap_inch)) / (across * n))
     block_inch = label_inch + n * tile + gap_inch
+    wide = int((block_inch - 0.1) * style.TITLE_CHARS_PER_INCH)
+    titles = [style.wrap(style.shown(block.title, 80), wide) for block in blocks]
+    title_inch = 0.12 + 0.13 * max(title.count("\n") + 1 for title in titles)
     width, height = max(style.NARROW_INCH, across * block_inch), down * (depth * tile + title_inch + 0.08)
     figure = Figure(figsize=(width, height))
     for b, block in enumerate(blocks):
         left = (b % across) * block_inch + label_inch
         top = height - (b // across) * (depth * tile + title_inch + 0.08)
-        text = style.wrap(style.shown(block.title, 60), int((block_inch - 0.1) * 15))
-        figure.text((left - label_inch + 0.06) / width, (top - 0.04) / height, text, va="top", fontweight="bold",
+        figure.text((left - label_inch + 0.06) / width, (top - 0.04) / height, titles[b], va="top", fontweight="bold",
                     fontsize=style.TITLE_PT)  # fmt: skip
         for r, (label, pictures) in enumerate(block.rows.items()):
             y = top - title_inch - (r + 1) * tile

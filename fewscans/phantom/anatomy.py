@@ -2,8 +2,8 @@
 
 Coordinates are millimetres from the centre of the image, x to the right of the image and y down (to the back of the
 patient, who lies on a couch). Shapes are painted one over the other with a soft border one pixel wide, which is what
-partial volume does. Numbers of HU are textbook values; sizes are those of adults, the field of view being cut close
-to the body as in a targeted reconstruction.
+partial volume does. HU are textbook values, sizes those of adults. The field of view is that of a targeted
+reconstruction: one lung, with chest wall, mediastinum and spine beside it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,10 @@ class Anatomy:
     """What one patient's slices have in common. Lengths in mm."""
 
     field_mm: float
-    centre: tuple[float, float]
+    side: int
+    """lung (0 left in the image, 1 right) that is looked at"""
+    shift_mm: tuple[float, float]
+    """how far the field of view is off that lung"""
     tilt: float
     body: Ellipse
     fat_mm: float
@@ -71,9 +74,8 @@ class Anatomy:
     """rise of lung density from front to back, over the height of the lung"""
     heart: Ellipse
     contrast_hu: float
-    liver: Ellipse | None
-    effusion: tuple[int, float] | None
-    """lung (0 or 1) and share of its height that fluid fills"""
+    effusion: float | None
+    """share of the height of the lung that is looked at which fluid fills"""
     spine_y: float
     spine_mm: float
     rib_phase: float
@@ -103,14 +105,10 @@ def sample_anatomy(rng: np.random.Generator) -> Anatomy:
         )  # fmt: skip
     heart_mm = u(22, 46) if level > 0.3 else u(10, 22)
     heart = Ellipse(u(2, 22), -chest_b * u(0.10, 0.42), heart_mm, heart_mm * u(0.66, 0.9), u(-0.7, -0.1))
-    liver = None
-    if level > 0.72:
-        size = u(0.35, 0.62)
-        liver = Ellipse(-chest_a * 0.62, chest_b * u(-0.30, 0.05), chest_a * size, chest_b * size, u(-0.4, 0.4))
-    effusion = (int(rng.integers(2)), u(0.15, 0.42)) if u() < 0.16 else None
     return Anatomy(
-        field_mm=2 * a * u(1.01, 1.16),
-        centre=(u(-9, 9), u(-14, 14)),
+        field_mm=u(140, 172),
+        side=int(rng.integers(2)),
+        shift_mm=(u(-8, 8), u(-8, 8)),
         tilt=u(-0.13, 0.13),
         body=body,
         fat_mm=fat,
@@ -119,8 +117,7 @@ def sample_anatomy(rng: np.random.Generator) -> Anatomy:
         gravity_hu=u(0, 110),
         heart=heart,
         contrast_hu=u(0, 190) if u() < 0.6 else 0.0,
-        liver=liver,
-        effusion=effusion,
+        effusion=u(0.12, 0.30) if u() < 0.16 else None,
         spine_y=chest_b * u(0.66, 0.86),
         spine_mm=u(13, 19),
         rib_phase=u(0, 2 * np.pi),
@@ -140,21 +137,22 @@ class Canvas:
     """
 
     def __init__(self, size_px: int, spacing_mm: float, centre: tuple[float, float], tilt: float) -> None:
+        """Start with air; `centre` (mm, patient's frame) is in the middle and the patient turned by `tilt`."""
         axis = ((np.arange(size_px) - (size_px - 1) / 2) * spacing_mm).astype(np.float32)
         cos, sin = np.float32(np.cos(tilt)), np.float32(np.sin(tilt))
-        x, y = axis[None, :] - np.float32(centre[0]), axis[:, None] - np.float32(centre[1])
+        x, y = axis[None, :], axis[:, None]
         # In the patient's own frame, so that every shape turns with the patient.
-        self.x: Floats = cos * x + sin * y
-        self.y: Floats = cos * y - sin * x
+        self.x: Floats = cos * x + sin * y + np.float32(centre[0])
+        self.y: Floats = cos * y - sin * x + np.float32(centre[1])
         self._centre, self._cos, self._sin = centre, float(cos), float(sin)
         self.size_px, self.spacing_mm = size_px, spacing_mm
         self.hu: Floats = np.full((size_px, size_px), AIR_HU, dtype=np.float32)
 
     def to_px(self, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], ...]:
         """(row, column), in pixels, of a place in the patient's frame (mm)."""
-        x, y = np.asarray(x, float), np.asarray(y, float)
-        column = (self._cos * x - self._sin * y + self._centre[0]) / self.spacing_mm
-        row = (self._sin * x + self._cos * y + self._centre[1]) / self.spacing_mm
+        x, y = np.asarray(x, float) - self._centre[0], np.asarray(y, float) - self._centre[1]
+        column = (self._cos * x - self._sin * y) / self.spacing_mm
+        row = (self._sin * x + self._cos * y) / self.spacing_mm
         middle = (self.size_px - 1) / 2
         return row + middle, column + middle
 
@@ -198,9 +196,9 @@ class Canvas:
 def paint_chest(canvas: Canvas, patient: Anatomy, slice_shift: float, rng: np.random.Generator) -> None:
     """Paint everything but the lesion and the noise; `slice_shift` (-1 to 1) is a neighbouring slice."""
     p, z = patient, slice_shift
-    if p.couch_mm is not None:
+    top = p.body.b + 2.0
+    if p.couch_mm is not None and top < float(canvas.y.max()):
         radius = 420.0  # a shallow trough
-        top = p.body.b + 2.0
         inner = canvas.cover(Ellipse(0.0, top - radius, radius, radius))
         outer = canvas.cover(Ellipse(0.0, top - radius, radius + p.couch_mm, radius + p.couch_mm))
         canvas.hu += (outer - inner) * np.float32(620)
@@ -225,13 +223,10 @@ def _paint_lungs(canvas: Canvas, p: Anatomy, z: float, rng: np.random.Generator)
         depth = (y - np.float32(lung.y - lung.b)) * np.float32(0.5 / lung.b)
         value = np.float32(p.lung_hu) + np.float32(p.gravity_hu) * (depth - np.float32(0.5))
         value += _vessels(canvas, window, lung, p.vessel_seed + side, rng) * (np.float32(20) - value)
-        if p.effusion is not None and p.effusion[0] == side:
-            level = 1 - p.effusion[1] + 0.02 * z  # fluid lies at the back, with a level
+        if p.effusion is not None and p.side == side:
+            level = 1 - p.effusion + 0.02 * z  # fluid lies at the back, with a level
             fluid = np.clip((depth - np.float32(level)) * np.float32(2 * lung.b / canvas.spacing_mm), 0, 1)
             value += fluid * (np.float32(12) - value)
-        if p.liver is not None and side == 0:
-            dome = canvas.cover(p.liver.moved(0, 0, 1 + 0.08 * z), window)
-            value += dome * (np.float32(62 + 0.25 * p.contrast_hu) - value)
         under = canvas.hu[window]
         under += cover * (value - under)
 

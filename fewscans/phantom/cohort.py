@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fewscans.phantom.anatomy import SITES, Canvas, Site, add_noise, paint_chest, sample_anatomy
-from fewscans.phantom.lesion import neighbour, paint_lesion, sample_lesion
+from fewscans.phantom.lesion import field_centre, neighbour, paint_lesion, sample_lesion
 from fewscans.phantom.settings import CLASSES, PhantomSettings
 
 MIN_HU, MAX_HU = -1024, 3071  # what 12 bits hold at the usual intercept of -1024
@@ -94,6 +94,7 @@ def make_patient(settings: PhantomSettings, index: int) -> list[Image]:
     n_images = 1 + int(rng.choice(4, p=IMAGES_PER_PATIENT))
     anatomy = sample_anatomy(rng)
     lesion = sample_lesion(rng, anatomy, target)
+    centre = field_centre(anatomy, lesion)
     size = round(settings.size_px * site.matrix)
     # Four digits, so that text files and headers hold the same number.
     spacing = round(anatomy.field_mm / size, 4)
@@ -102,7 +103,7 @@ def make_patient(settings: PhantomSettings, index: int) -> list[Image]:
     images = []
     for number in range(n_images):
         rng = np.random.default_rng((_SLICE, settings.seed, index, number))
-        canvas = Canvas(size, spacing, anatomy.centre, anatomy.tilt)
+        canvas = Canvas(size, spacing, centre, anatomy.tilt)
         paint_chest(canvas, anatomy, rng.uniform(-1, 1), rng)
         cut = neighbour(lesion, rng)
         mask = paint_lesion(canvas, cut)

@@ -43,12 +43,7 @@ def sample_lesion(rng: np.random.Generator, patient: Anatomy, target: int) -> Le
 
     Everything that must not tell the class is drawn first and from the same numbers in both classes.
     """
-    lung_index = int(rng.integers(2))
-    if patient.effusion is not None:
-        lung_index = 1 - patient.effusion[0]
-    if patient.liver is not None:
-        lung_index = 1
-    lung = patient.lungs[lung_index]
+    lung = patient.lungs[patient.side]
     radius = rng.uniform(24, 31)
     turn, far = rng.uniform(0, 2 * np.pi), np.sqrt(rng.uniform())
     x = lung.x + far * np.cos(turn) * max(0.0, lung.a - radius)
@@ -68,6 +63,14 @@ def sample_lesion(rng: np.random.Generator, patient: Anatomy, target: int) -> Le
         spiculation=float(np.clip(spiculation, 0, 1)), heterogeneity=float(np.clip(heterogeneity, 0, 1)),
         oval=oval, lobes=lobes, spikes=spikes, texture=texture,
     )  # fmt: skip
+
+
+def field_centre(patient: Anatomy, lesion: Lesion) -> tuple[float, float]:
+    """Where the image is centred (mm, patient's frame): between lung and lesion, and a little off."""
+    lung = patient.lungs[patient.side]
+    x = lung.x + 0.6 * (lesion.x - lung.x) + patient.shift_mm[0]
+    y = lung.y + 0.6 * (lesion.y - lung.y) + patient.shift_mm[1]
+    return x, y
 
 
 def neighbour(lesion: Lesion, rng: np.random.Generator) -> Lesion:

@@ -108,6 +108,15 @@ class Source:
         self.embedding_seconds = time.perf_counter() - began
         return made
 
+    @property
+    def has_features(self) -> bool:
+        """Whether the embeddings are in memory."""
+        return "features" in self.__dict__
+
+    def set_features(self, features: NDArray[np.float32], seconds: float) -> None:
+        """Take embeddings that were made before, in `seconds`."""
+        self.features, self.embedding_seconds = features, seconds
+
     def autocast(self) -> AbstractContextManager[None]:
         """Mixed precision where the settings and the device have it (bf16 on CUDA), else nothing."""
         return optim.autocast(self.device, self.precision)

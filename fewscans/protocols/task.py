@@ -104,7 +104,7 @@ def log_loss(prob: NDArray[np.float64], targets: NDArray[np.int64]) -> float:
     """Mean -log of the probability given to the true class, floored at `FLOOR`; rows of NaN are passed over."""
     given = prob[np.arange(len(targets)), targets]
     given = given[~np.isnan(given)]
-    return float(-np.log(np.maximum(given, FLOOR)).mean())
+    return float(np.log(1 / np.maximum(given, FLOOR)).mean())
 
 
 def common_flags(task: Task, test_prob: NDArray[np.float64]) -> list[str]:

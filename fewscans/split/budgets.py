@@ -14,7 +14,8 @@ from fewscans.split.order import deal, hash_order, majority_by
 
 log = logging.getLogger("fewscans")
 
-MOST_INNER, FEWEST_INNER = 5, 3  # DESIGN 3.1: k = min(5, groups of the rarest class); under 3 nothing is chosen
+# Inner folds are as many as the rarest class has groups, up to 5; under 3 nothing is chosen.
+MOST_INNER, FEWEST_INNER = 5, 3
 
 
 def make_budgets(
@@ -22,9 +23,9 @@ def make_budgets(
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Rows `fold, budget, draw, scan, inner`, and which budgets were merged into which other one.
 
-    A number counts labelled patients of the fold's training part, a share is of them, `all` is all of them, with
-    one draw. Within a draw the patients of a smaller budget are among those of a larger one, and a draw is the
-    same whichever other budgets stand beside it.
+    A number counts labelled patients of the fold's training part, a share is of them, `all` is all
+    of them, with one draw. Within a draw the patients of a smaller budget are among those of a
+    larger one, and a draw is the same whichever other budgets stand beside it.
 
     Raises
     ------
@@ -47,26 +48,37 @@ def make_budgets(
                 inner = inner_folds(chosen, *key)
                 rows.append(
                     pd.DataFrame(
-                        {"fold": fold, "budget": budget, "draw": draw, "scan": chosen["scan"], "inner": inner}
+                        {
+                            "fold": fold,
+                            "budget": budget,
+                            "draw": draw,
+                            "scan": chosen["scan"],
+                            "inner": inner,
+                        }
                     )
                 )
     for budget, into in merged.items():
-        log.info("budgets: '%s' is the same as '%s' in every fold and was merged into it", budget, into)
+        log.info(
+            "budgets: '%s' is the same as '%s' in every fold and was merged into it", budget, into
+        )
     return pd.concat(rows, ignore_index=True), merged
 
 
 def labelled_part(labels: pd.DataFrame, folds: pd.DataFrame, fold: str) -> pd.DataFrame:
     """Rows of `labels` that are labelled and in the training part of `fold`."""
     trained = set(folds.loc[(folds["fold"] == fold) & (folds["role"] == "train"), "scan"])
-    return labels[(labels["status"] == "ok") & (labels["target"] != "") & labels["scan"].isin(trained)]
+    return labels[
+        (labels["status"] == "ok") & (labels["target"] != "") & labels["scan"].isin(trained)
+    ]
 
 
 def patient_sequence(classes: pd.Series, *key: int | str) -> list[str]:
     """All patients in an order of which every beginning is a stratified subset.
 
-    One patient of each class first, the most frequent class in front; then always the class that is furthest
-    behind its share, by Sainte-Lague's divisors n / (2 a + 1): a method of quotients, so that adding a patient
-    never takes a seat from a class (largest remainders do, and subsets would not be nested).
+    One patient of each class first, the most frequent class in front; then always the class that is
+    furthest behind its share, by Sainte-Lague's divisors n / (2 a + 1): a method of quotients, so
+    that adding a patient never takes a seat from a class (largest remainders do, and subsets would
+    not be nested).
     """
     queues: dict[str, list[str]] = {}
     for label in sorted(set(classes)):
@@ -84,10 +96,11 @@ def patient_sequence(classes: pd.Series, *key: int | str) -> list[str]:
 
 
 def inner_folds(chosen: pd.DataFrame, *key: int | str) -> np.ndarray:
-    """Inner fold of each labelled scan, by group and stratified; -1 where the rarest class has under 3 groups."""
+    """Inner fold of each labelled scan, by group, stratified; -1: a class has under 3 groups."""
     classes = majority_by(chosen, "group")
     k = min(MOST_INNER, int(classes.value_counts().min()))
-    # A group of two labels counts for one of them, so a class can be left without a group of its own.
+    # A group of two labels counts for one of them, so a class can be left without a group of its
+    # own.
     if k < FEWEST_INNER or classes.nunique() < chosen["target"].nunique():
         return np.full(len(chosen), -1, dtype=np.int64)
     dealt = deal(classes, k, *key, "inner")
@@ -95,7 +108,7 @@ def inner_folds(chosen: pd.DataFrame, *key: int | str) -> np.ndarray:
 
 
 def budget_size(budget: str, n_patients: int, n_classes: int) -> int:
-    """Labelled patients that `budget` means where there are `n_patients`; a share is at least one per class."""
+    """Patients that `budget` means out of `n_patients`; a share is at least one per class."""
     if budget == "all":
         return n_patients
     if budget.endswith("%"):
@@ -117,8 +130,9 @@ def _sizes(patients: dict[str, pd.Series], params: BudgetsParams) -> dict[tuple[
             sizes[budget, fold] = budget_size(budget, len(classes), n_classes)
             if sizes[budget, fold] < n_classes:
                 problems.add(
-                    f"budgets: {budget}", f"leaves a class empty: {n_classes} classes need at least {n_classes} "
-                    "labelled patients. Raise it."
+                    f"budgets: {budget}",
+                    f"leaves a class empty: {n_classes} classes need at least {n_classes} "
+                    "labelled patients. Raise it.",
                 )
     problems.raise_if_any()
     return sizes
@@ -129,7 +143,8 @@ def _merge(
 ) -> tuple[list[str], dict[str, str]]:
     """Budgets to draw, and budget -> the equal one that stands for it.
 
-    Equal means in every fold: a number that is all patients of one fold only stays, or it would lack folds.
+    Equal means in every fold: a number that is all patients of one fold only stays, or it would
+    lack folds.
     """
     everyone = tuple(len(classes) for classes in patients.values())
     kept: dict[tuple[int, ...], str] = {}
@@ -142,4 +157,6 @@ def _merge(
         standing = kept.setdefault(size, name)
         if standing != budget:
             merged[budget] = standing
-    return [budget for budget in dict.fromkeys([*budgets, "all"]) if budget in kept.values()], merged
+    return [
+        budget for budget in dict.fromkeys([*budgets, "all"]) if budget in kept.values()
+    ], merged

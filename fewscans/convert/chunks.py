@@ -1,0 +1,216 @@
+"""A chunk of converted scans: ``pixels.bin`` of arrays in a row and ``index.parquet``, their list."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from fewscans.config.stages import ConvertParams
+from fewscans.contracts import COLUMNS, read_metadata, read_table, write_table
+from fewscans.convert import Scan, Unreadable, log, to_physical
+from fewscans.convert.paths import shown
+from fewscans.convert.sources import Source, in_chunk, list_scans, open_reader
+from fewscans.errors import UserError
+from fewscans.files import atomic, sha256_file
+
+INDEX, PIXELS = "index.parquet", "pixels.bin"
+
+
+def write_chunk(params: ConvertParams, out: str | os.PathLike[str]) -> dict[str, Any]:
+    """Convert one chunk into the folder `out`; facts for the side-car.
+
+    One scan is in memory at a time. A file that cannot be used is listed in the index with a
+    reason.
+
+    Raises
+    ------
+    UserError
+        The data set's paths are wrong; or files are unreadable and `on_unreadable` is ``stop`` (all
+        are listed).
+    """
+    out = Path(out)
+    everything = list_scans(params)
+    sources = in_chunk(everything, params.chunk, params.chunks)
+    out.mkdir(parents=True, exist_ok=True)
+    # The index is the seal: it must not stand beside pixels of another run.
+    (out / INDEX).unlink(missing_ok=True)
+    with (
+        atomic(out / PIXELS) as temporary,
+        open(temporary, "wb") as pixels,
+        open_reader(params) as reader,
+    ):
+        rows = [_convert(source, reader, pixels) for source in sources]
+        _check_readable(rows, params, n_all=len(everything))
+        n_bytes = pixels.tell()
+    frame = pd.DataFrame(rows, columns=[*COLUMNS["index"], "note"])
+    write_table(out / INDEX, "index", frame, dataset=params.dataset, pixels_bytes=n_bytes)
+    return _summary(frame, out)
+
+
+def _convert(source: Source, reader: Callable[[Source], Scan], pixels: BinaryIO) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "scan": source.scan,
+        "path": source.path,
+        "format": "",
+        "mode": "",
+        "shape": [],
+        "spacing_mm": [],
+        "channels": 0,
+        "bits": 0,
+        "dtype": "",
+        "offset": -1,
+        "scale": 1.0,
+        "intercept": 0.0,
+        "unit": "",
+        "mean": None,
+        "sha256": _file_digest(source),
+        "pixel_sha256": "",
+        "status": "ok",
+        "reason": "",
+        "note": "",
+    }
+    try:
+        scan = reader(source)
+    except Unreadable as error:
+        log.warning("%s: %s: %s", source.path, error.status, error.reason)
+        return {**row, "status": error.status, "reason": error.reason, "format": error.format}
+    data = scan.array.astype(scan.array.dtype.newbyteorder("<"), copy=False).tobytes()
+    physical = scan.physical()
+    meta = scan.meta
+    row.update(
+        format=meta.format,
+        mode=meta.mode,
+        shape=list(scan.array.shape[1:]),
+        channels=scan.array.shape[0],
+        spacing_mm=list(scan.spacing_mm),
+        bits=meta.bits,
+        dtype=scan.array.dtype.name,
+        offset=pixels.tell(),
+        scale=meta.scale,
+        intercept=meta.intercept,
+        unit=meta.unit,
+        note="; ".join(meta.notes),
+        mean=float(physical.mean(dtype=np.float64)),
+        pixel_sha256=pixel_digest(physical),
+    )
+    if not row["sha256"]:
+        row["sha256"] = hashlib.sha256(data).hexdigest()
+    pixels.write(data)
+    return row
+
+
+def _file_digest(source: Source) -> str:
+    """SHA-256 of the file's bytes; empty where it has none of its own, or cannot be opened."""
+    try:
+        return sha256_file(source.file) if source.file is not None else ""
+    except OSError:
+        return ""
+
+
+def pixel_digest(physical: npt.NDArray[np.float32]) -> str:
+    """SHA-256 over shape and physical values: equal for the same pixels, however they were stored.
+
+    A gray image saved as RGB, a DICOM file with another slope or MONOCHROME1, a PNG and its BMP all
+    agree.
+    """
+    made = hashlib.sha256(repr(physical.shape).encode())
+    # + 0.0 turns -0.0 into 0.0, which is the same value but other bytes.
+    made.update((physical + np.float32(0)).astype("<f4").tobytes())
+    return made.hexdigest()
+
+
+def _check_readable(rows: list[dict[str, Any]], params: ConvertParams, n_all: int) -> None:
+    bad = [
+        (row["path"], f"{row['status']}: {row['reason']}") for row in rows if row["status"] != "ok"
+    ]
+    if bad and params.on_unreadable == "stop":
+        raise UserError(
+            f"data set {params.dataset}: files that cannot be used. Repair them, list them in "
+            "exclude, or set on_unreadable: leave-out",
+            bad,
+        )
+    if rows and len(bad) == len(rows) == n_all:
+        listed = shown([f"{path}: {reason}" for path, reason in bad])
+        raise UserError(
+            f"data set {params.dataset}: not one of {len(rows)} files can be used.{listed}"
+        )
+
+
+def _summary(frame: pd.DataFrame, out: Path) -> dict[str, Any]:
+    kinds = Counter(frame.loc[frame["status"] == "ok", "format"])
+    left_out = Counter(frame.loc[frame["status"] != "ok", "status"])
+    listed = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())) or "none"
+    log.info(
+        "%s: %d scans (%s)%s",
+        out,
+        sum(kinds.values()),
+        listed,
+        "".join(f", {n} {status}" for status, n in sorted(left_out.items())),
+    )
+    return {"scans": int(sum(kinds.values())), "formats": dict(kinds), "left_out": dict(left_out)}
+
+
+def read_converted(
+    folders: Sequence[str | os.PathLike[str]],
+) -> tuple[pd.DataFrame, Callable[[Any], npt.NDArray[np.float32]]]:
+    """Index of all chunks by path, with the column `folder`; and a function from row to pixels.
+
+    The function takes a row (Series, mapping or named tuple) and gives physical values, [C, H, W]
+    float32.
+
+    Raises
+    ------
+    UserError
+        A folder is no chunk, or its pixels don't belong to its index.
+    """
+    frames = []
+    for folder in map(Path, folders):
+        frame, n_bytes = _read_index(folder)
+        if not (folder / PIXELS).is_file() or (folder / PIXELS).stat().st_size != n_bytes:
+            raise UserError(
+                f"{folder}: {PIXELS} is missing or cut short. Remove the folder and convert again."
+            )
+        frames.append(frame.assign(folder=str(folder)))
+    if not frames:
+        raise UserError("no folder of converted scans was given.")
+    index = pd.concat([f for f in frames if len(f)] or frames[:1], ignore_index=True)
+    doubled = index.loc[index["scan"].duplicated(), "path"].tolist()
+    if doubled:
+        raise UserError(
+            f"scans stand in more than one chunk; convert all chunks again.{shown(doubled)}"
+        )
+    return index.sort_values("path", kind="stable", ignore_index=True), read_pixels
+
+
+def _read_index(folder: Path) -> tuple[pd.DataFrame, int]:
+    path = folder / INDEX
+    if not path.is_file():
+        raise UserError(
+            f"{folder}: no {INDEX}; this is not a folder that convert wrote, or it was interrupted."
+        )
+    try:
+        return read_table(path, "index"), int(read_metadata(path)["pixels_bytes"])
+    except (KeyError, ValueError, OSError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}). Remove the folder and convert again."
+        ) from None
+
+
+def read_pixels(row: Any) -> npt.NDArray[np.float32]:
+    """Physical values [C, H, W] of a row of `read_converted`."""
+    cell = (lambda name: getattr(row, name)) if isinstance(row, tuple) else (lambda name: row[name])
+    if cell("status") != "ok":
+        raise ValueError(f"{cell('path')} has no pixels: {cell('reason')}")
+    shape = (int(cell("channels")), *(int(n) for n in cell("shape")))
+    dtype = np.dtype(cell("dtype")).newbyteorder("<")
+    path = Path(cell("folder")) / PIXELS
+    array = np.fromfile(path, dtype, count=int(np.prod(shape)), offset=int(cell("offset")))
+    return to_physical(array.reshape(shape), float(cell("scale")), float(cell("intercept")))

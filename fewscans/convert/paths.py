@@ -1,0 +1,183 @@
+"""Paths of scans as a table gives them: untrusted text. Standard library only."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import os
+import posixpath
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from fewscans.errors import Problems
+
+# Of each kind of problem so many are named, the rest counted.
+N_SHOWN = 20
+# Entries looked through for a file that lies elsewhere than the table says.
+_N_SEARCHED = 50_000
+_LITTER = {"thumbs.db", "desktop.ini"}
+
+
+def scan_key(dataset: str, path: str) -> str:
+    """Key of a scan: 16 hex digits over data set and relative path."""
+    # surrogateescape: a file name need not be valid UTF-8.
+    return hashlib.sha256(f"{dataset}/{path}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def chunk_of(scan: str, chunks: int) -> int:
+    """Chunk in which `scan` is converted: by its hash, so that another scan more moves no other."""
+    return int(scan, 16) % chunks
+
+
+def shown(items: Sequence[str], indent: str = "\n      ") -> str:
+    """The first 20 of `items`, one a line, and how many more there are."""
+    more = [f"... and {len(items) - N_SHOWN} more"] if len(items) > N_SHOWN else []
+    return "".join(indent + item for item in [*map(repr, items[:N_SHOWN]), *more])
+
+
+def normal_path(path: str) -> str:
+    """`path` without ``.``, ``..`` and doubled slashes.
+
+    Raises
+    ------
+    ValueError
+        It is empty, absolute, or leaves the folder that it is relative to; the message says which.
+    """
+    if not path.strip():
+        raise ValueError("is empty")
+    if "\0" in path:
+        raise ValueError("holds a NUL character")
+    if path.startswith(("/", "\\\\", "~/")) or re.match(r"^[A-Za-z]:[\\/]", path):
+        raise ValueError("is absolute; write it relative to root")
+    normal = posixpath.normpath(path)
+    if normal == ".." or normal.startswith("../"):
+        raise ValueError("leaves root by '..'")
+    if normal == ".":
+        raise ValueError("is root itself")
+    return normal
+
+
+def normal_paths(paths: Iterable[str], problems: Problems, place: str) -> list[str | None]:
+    """Normal form of each path, None where it is refused; refused and doubled ones are problems."""
+    normal: list[str | None] = []
+    first: dict[str, int] = {}
+    refused: dict[str, list[str]] = {}
+    doubled: list[str] = []
+    for row, path in enumerate(paths, start=1):
+        try:
+            known = normal_path(path)
+        except ValueError as error:
+            refused.setdefault(str(error), []).append(f"{path} (row {row})")
+            normal.append(None)
+            continue
+        if known in first:
+            doubled.append(f"{known} (rows {first[known]} and {row})")
+        else:
+            first[known] = row
+        normal.append(known)
+    for reason, items in refused.items():
+        problems.add(place, f"{_count(items, 'path')} {reason}:{shown(items)}")
+    if doubled:
+        problems.add(
+            place,
+            f"{_count(doubled, 'path')} listed twice; a scan has one row:{shown(doubled)}",
+        )
+    return normal
+
+
+def apply_exclude(
+    paths: Sequence[str], patterns: Sequence[str], problems: Problems, place: str
+) -> list[str]:
+    """`paths` that no pattern (a path, or a glob) meets; a pattern that meets none is a problem."""
+    kept = list(paths)
+    for pattern in patterns:
+        left = [p for p in kept if p != pattern and not fnmatch.fnmatchcase(p, pattern)]
+        if len(left) == len(kept) and not any(
+            p == pattern or fnmatch.fnmatchcase(p, pattern) for p in paths
+        ):
+            problems.add(f"{place}.exclude", f"'{pattern}' meets no path. Correct it or remove it.")
+        kept = left
+    return kept
+
+
+def check_files(paths: Sequence[str], root: Path, problems: Problems, place: str) -> None:
+    """Every path is a file inside `root`, links followed; all that are not become problems."""
+    real_root = os.path.realpath(root)
+    real_folders: dict[str, str] = {}
+    missing, outside = [], []
+    for path in paths:
+        full = os.path.join(root, path)
+        if not os.path.isfile(full):
+            missing.append(path)
+            continue
+        folder = os.path.dirname(full)
+        if folder not in real_folders:  # one look per folder: thousands of files lie in few of them
+            real_folders[folder] = os.path.realpath(folder)
+        real = os.path.realpath(full) if os.path.islink(full) else real_folders[folder]
+        if os.path.commonpath([real_root, real]) != real_root:
+            outside.append(path)
+    if outside:
+        problems.add(
+            place,
+            f"{_count(outside, 'path')} lead out of root through a link. Copy the files there:"
+            f"{shown(outside)}",
+        )
+    if missing:
+        problems.add(place, _missing_message(missing, len(paths), root))
+
+
+def _missing_message(missing: list[str], n_paths: int, root: Path) -> str:
+    if len(missing) == n_paths:
+        head = f"none of the {n_paths} files is there, below {root}."
+    else:
+        head = f"{len(missing)} of {n_paths} files are not there, below {root}."
+    hint = _elsewhere(missing[0], root)
+    return f"{head}{hint} Correct the table or root, or use exclude.{shown(missing)}"
+
+
+def _elsewhere(path: str, root: Path) -> str:
+    """Where a file of this name lies, if it does: root may be a folder too high or too low."""
+    if "\\" in path and os.path.isfile(os.path.join(root, path.replace("\\", "/"))):
+        return " Write '/' in place of '\\'."
+    parts = path.split("/")
+    for n in range(1, len(parts)):
+        if os.path.isfile(os.path.join(root, *parts[n:])):
+            found, extra = "/".join(parts[n:]), "/".join(parts[:n])
+            return f" '{found}' is there: leave '{extra}/' out of the paths, or set root higher up."
+    name = parts[-1]
+    searched = 0
+    for folder, folders, files in os.walk(root):
+        folders.sort()
+        found = [f for f in files if f == name] or [f for f in files if f.lower() == name.lower()]
+        if found:
+            return f" Did you mean '{(Path(folder) / found[0]).relative_to(root).as_posix()}'?"
+        searched += len(files) + len(folders)
+        if searched > _N_SEARCHED:
+            break
+    return ""
+
+
+def walk_classes(root: Path) -> list[str]:
+    """Files below `root`, sorted, for a folder per class; hidden ones and litter are left out.
+
+    Files that lie in `root` itself count only where it has no folders (an unlabelled pool).
+    """
+    found = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        if Path(folder) == root and folders:
+            continue
+        scans = [f for f in files if not f.startswith(".") and f.lower() not in _LITTER]
+        found += [(Path(folder) / name).relative_to(root).as_posix() for name in scans]
+    return sorted(found)
+
+
+def class_of(path: str) -> str:
+    """Class of a path where there is a folder per class: the first folder, or empty."""
+    first, slash, _ = path.partition("/")
+    return first if slash else ""
+
+
+def _count(items: Sequence[object], word: str) -> str:
+    return f"{len(items)} {word}{'s' if len(items) != 1 else ''}"

@@ -1,0 +1,225 @@
+"""The loop of self-supervised pretraining: batches of resident scans, steps, schedule, checkpoints, gauges.
+
+It knows no method by name and no file but the checkpoint. A training goes on from its last checkpoint with the same
+bytes: every random number is keyed by epoch and scan, so the state is weights, optimizer and position alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewscans import keyed, optim
+from fewscans.methods.base import Batch, Method
+from fewscans.progress import Progress
+from fewscans.resident import Resident
+
+
+class DivergedError(Exception):
+    """The loss is no number any more."""
+
+
+class StoppedError(Exception):
+    """Asked to stop from outside; the state is saved."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast."""
+
+    epochs: int
+    batch_size: int
+    steps_per_epoch: int
+    lr: float
+    weight_decay: float
+    warmup: float
+    clip_grad_norm: float | None
+    seed_key: int
+    precision: str
+
+    @property
+    def n_steps(self) -> int:
+        """Steps in all."""
+        return self.epochs * self.steps_per_epoch
+
+
+class Training:
+    """One method on one set of scans, step by step.
+
+    Parameters
+    ----------
+    method
+        On its device.
+    resident
+        The scans, on the same device.
+    save
+        Called with the state when a checkpoint is due.
+    checkpoint_s
+        Seconds between checkpoints.
+    should_stop
+        Asked after each step; the state is saved before `StoppedError`.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        resident: Resident,
+        schedule: Schedule,
+        *,
+        save: Callable[[dict[str, Any]], None] = lambda state: None,
+        checkpoint_s: float = float("inf"),
+        should_stop: Callable[[], bool] = lambda: False,
+        label: str = "",
+    ) -> None:
+        self.method, self.resident, self.schedule = method, resident, schedule
+        self.save, self.checkpoint_s, self.should_stop, self.label = save, checkpoint_s, should_stop, label
+        self.optimizer = optim.make_optimizer(method, schedule.lr, schedule.weight_decay)
+        self.step = 0
+        self.seconds = 0.0
+        self.history: list[dict[str, float]] = []
+        self._total = torch.zeros((), device=resident.device)
+        self._epoch_seconds = 0.0
+        self._order: NDArray[np.int64] | None = None
+
+    def state(self) -> dict[str, Any]:
+        """All that a later process needs to go on with the same bytes."""
+        return {
+            "method": self.method.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step,
+            "seconds": self.seconds, "epoch_seconds": self._epoch_seconds, "total": self._total,
+            "history": self.history,
+        }  # fmt: skip
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self._epoch_seconds, self.history = state["epoch_seconds"], state["history"]
+        self._total = state["total"].to(self.resident.device)
+
+    def run(self) -> None:
+        """Train to the end of the schedule.
+
+        Raises
+        ------
+        DivergedError
+            The loss or the weights' gradients are not finite at the end of an epoch.
+        StoppedError
+            `should_stop` said so.
+        """
+        self.method.train()
+        saved = time.monotonic()
+        n = self.schedule.n_steps
+        images = self.schedule.batch_size
+        bar = Progress(n, images_per_step=images, label=self.label, done=self.step)
+        # Dropout, where a network has it, draws from the global stream: keep it ours, and leave it as it was.
+        with bar, torch.random.fork_rng(devices=_devices(self.resident.device)):
+            while self.step < n:
+                began = time.perf_counter()
+                loss, gauges = self._one_step()
+                self._spend(time.perf_counter() - began)
+                self.step += 1
+                self.method.after_step(self.step, n)
+                if self.step % self.schedule.steps_per_epoch == 0:
+                    self._end_epoch(gauges)
+                bar.step(self.step, loss.item)
+                stopping = self.should_stop()
+                if self.step < n and (stopping or time.monotonic() - saved >= self.checkpoint_s):
+                    self.save(self.state())
+                    saved = time.monotonic()
+                    if stopping:
+                        raise StoppedError
+
+    def batch(self, step: int) -> Batch:
+        """Scans of a step: a keyed shuffle of each epoch, the incomplete last batch left out."""
+        epoch, position = divmod(step, self.schedule.steps_per_epoch)
+        if position == 0 or self._order is None:
+            self._order = keyed.permutation(self.schedule.seed_key, epoch, self.resident.keys)
+        first = position * self.schedule.batch_size
+        index = self._order[first : first + self.schedule.batch_size]
+        return Batch(self.resident.batch(index), self.resident.keys[index], epoch, self.schedule.seed_key)
+
+    def _one_step(self) -> tuple[Tensor, dict[str, Tensor]]:
+        s = self.schedule
+        lr = optim.lr_at(self.step, s.n_steps, s.warmup, s.lr)
+        optim.set_lr(self.optimizer, lr)
+        torch.manual_seed(keyed.key_of("step", s.seed_key, self.step) % 2**63)
+        views = self.method.views(self.batch(self.step))
+        loss, gauges = train_step(self.method, self.optimizer, views, s.precision, s.clip_grad_norm)
+        self._total += loss
+        return loss, {**gauges, "lr": torch.tensor(lr)}
+
+    def _spend(self, seconds: float) -> None:
+        self.seconds += seconds
+        self._epoch_seconds += seconds
+
+    def _end_epoch(self, gauges: dict[str, Tensor]) -> None:
+        """A row of history; the only place where the device is waited for."""
+        began = time.perf_counter()
+        s = self.schedule
+        loss = float(self._total) / s.steps_per_epoch
+        grad_norm = float(gradient_norm(self.method))
+        if not np.isfinite(loss) or not np.isfinite(grad_norm):
+            raise DivergedError(f"loss {loss}, gradient norm {grad_norm} at step {self.step}")
+        spread, rank = collapse_gauges(gauges["embedding"])
+        self._spend(time.perf_counter() - began)
+        images_per_s = s.batch_size * s.steps_per_epoch / max(self._epoch_seconds, 1e-9)
+        self.history.append({
+            "step": self.step, "epoch": float(self.step // s.steps_per_epoch), "loss": loss, "lr": float(gauges["lr"]),
+            "grad_norm": grad_norm, "embedding_std": spread, "effective_rank": rank, "images_per_s": images_per_s,
+        })  # fmt: skip
+        self._epoch_seconds = 0.0
+        self._total = torch.zeros_like(self._total)
+
+
+def train_step(
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    views: tuple[Tensor, ...],
+    precision: str = "fp32",
+    clip_grad_norm: float | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Forward, backward and step on views that are there; detached loss and gauges."""
+    with optim.autocast(views[0].device, precision):
+        loss, gauges = method.loss(*views)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if clip_grad_norm is not None:
+        torch.nn.utils.clip_grad_norm_(method.parameters(), clip_grad_norm)
+    optimizer.step()
+    return loss.detach(), gauges
+
+
+def gradient_norm(method: Method) -> Tensor:
+    """Norm of all gradients of the last step (after clipping)."""
+    gradients = [p.grad for p in method.parameters() if p.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients)
+
+
+def collapse_gauges(h: Tensor) -> tuple[float, float]:
+    """Spread and effective rank of embeddings [B, E]: both small where all scans look alike to the encoder.
+
+    The spread is the standard deviation of the L2-normalised embeddings times sqrt(E), 1 where they fill the sphere
+    (Chen & He 2021, section 4.1). The effective rank is exp of the entropy of the centred embeddings' normalised
+    singular values (Roy & Vetterli 2007).
+    """
+    h = h.float()
+    z = torch.nn.functional.normalize(h, dim=1)
+    spread = float(z.std(dim=0, correction=0).mean()) * h.shape[1] ** 0.5
+    share = torch.linalg.svdvals((h - h.mean(dim=0)).double())
+    total = float(share.sum())
+    if total <= 0:
+        return spread, 1.0
+    share = share / total
+    return spread, float(torch.exp(-torch.xlogy(share, share).sum()))
+
+
+def _devices(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []

@@ -1,0 +1,105 @@
+"""What the engine offers a method, and what a method is.
+
+A method says which views it wants, gives a loss for a batch of views, and may do something after a step. Loop,
+precision, schedule, checkpoints, devices and gauges belong to the engine.
+
+Legend: B batch, C channels, H W space, N patches, P numbers in a patch, E embedding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fewscans import augment, keyed
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Scans x [B, C, H, W] of one step, and random numbers keyed by (seed, epoch, scan, view)."""
+
+    x: Tensor
+    keys: NDArray[np.uint64]
+    epoch: int
+    seed_key: int
+
+    def augmented(self, view: int, policy: augment.Policy) -> Tensor:
+        """View `view` of the scans: [B, C, H, W]."""
+        return augment.apply(
+            self.x, self.keys, seed_key=self.seed_key, epoch=self.epoch, view=view, policy=policy
+        )
+
+    def random(self, n: int, view: int = 0) -> NDArray[np.float64]:
+        """Numbers [B, n] in [0, 1) for the method's own use; not those of the augmentation."""
+        return keyed.uniform(keyed.key_of("method", self.seed_key), self.epoch, self.keys, view, n)
+
+
+class Method(nn.Module):
+    """An encoder with what it is trained by; all parameters of this module are trained."""
+
+    policy_kind: ClassVar[augment.Kind] = "ssl"
+    """Augmentation; its dial is `settings.strength`."""
+    n_views: ClassVar[int] = 1
+    """Views of a scan in a step."""
+    base_lr: ClassVar[float]
+    """Peak learning rate at a batch of 256, for AdamW."""
+    weight_decay: ClassVar[float]
+    """Default."""
+
+    def __init__(self, encoder: nn.Module, settings: Any, *, size: int, channels: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.settings, self.size, self.channels = settings, size, channels
+        self.policy = augment.policy(settings.strength, self.policy_kind)
+
+    def views(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What `loss` is given: augmented scans, masks."""
+        raise NotImplementedError
+
+    def loss(self, *views: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean loss of a batch, and gauges: ``embedding`` [., E], detached."""
+        raise NotImplementedError
+
+    def after_step(self, step: int, n_steps: int) -> None:
+        """Called after each step of the optimizer (a moving average of the weights, say)."""
+
+    def resolved(self) -> dict[str, Any]:
+        """Settings that the user left open, as they came out."""
+        return {}
+
+    def pictures(self, batch: Batch) -> dict[str, Tensor] | None:
+        """Masked methods: ``original``, ``masked`` and ``reconstructed`` [B, C, H, W]; None for others."""
+        return None
+
+
+def draw_masked(u: NDArray[np.float64], n_masked: int) -> Tensor:
+    """Which `n_masked` of N places are masked: bool [B, N], a uniform random subset from keyed numbers `u` [B, N]."""
+    order = np.argsort(u, axis=1, kind="stable")
+    masked = np.zeros(u.shape, dtype=bool)
+    np.put_along_axis(masked, order[:, :n_masked], True, axis=1)
+    return torch.from_numpy(masked)
+
+
+def n_masked_of(ratio: float, n: int) -> int:
+    """Masked places of `n`: the share rounded, at least one and not all."""
+    return min(max(1, round(ratio * n)), n - 1)
+
+
+def patchify(x: Tensor, side: int) -> Tensor:
+    """Patches [B, N, P] of images [B, C, H, W], row by row; P = side * side * C, colour last."""
+    b, c, h, w = x.shape
+    x = x.reshape(b, c, h // side, side, w // side, side)
+    return x.permute(0, 2, 4, 3, 5, 1).reshape(b, (h // side) * (w // side), side * side * c)
+
+
+def unpatchify(patches: Tensor, side: int, channels: int, height: int) -> Tensor:
+    """Images [B, C, H, W] of patches [B, N, P]; the inverse of `patchify`."""
+    b, n, _ = patches.shape
+    rows = height // side
+    x = patches.reshape(b, rows, n // rows, side, side, channels)
+    return x.permute(0, 5, 1, 3, 2, 4).reshape(b, channels, height, n // rows * side)

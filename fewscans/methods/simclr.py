@@ -1,0 +1,71 @@
+"""SimCLR: Chen, Kornblith, Norouzi, Hinton 2020, "A Simple Framework for Contrastive Learning of Visual
+Representations" (arXiv 2002.05709).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewscans import augment
+from fewscans.methods.base import Batch, Method
+from fewscans.networks import embedding_dim
+
+
+class SimCLR(Method):
+    """Two views of a scan attract, the views of all other scans of the batch repel."""
+
+    policy_kind: ClassVar[augment.Kind] = "ssl"
+    n_views: ClassVar[int] = 2
+    # The paper's LARS serves batches of thousands; for AdamW and a hundred scans this is the usual rate.
+    base_lr: ClassVar[float] = 2e-3
+    weight_decay: ClassVar[float] = 1e-4
+
+    def __init__(self, encoder: nn.Module, settings: Any, *, size: int, channels: int) -> None:
+        super().__init__(encoder, settings, size=size, channels=channels)
+        e = embedding_dim(encoder)
+        hidden = settings.projector_hidden or e
+        # g of section 2.1, with the batch norm of the authors' code.
+        self.projector = nn.Sequential(
+            nn.Linear(e, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True),
+            nn.Linear(hidden, settings.projector_dim, bias=False),
+        )  # fmt: skip
+
+    def views(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Two augmentations of each scan."""
+        return batch.augmented(0, self.policy), batch.augmented(1, self.policy)
+
+    def loss(self, *views: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """NT-Xent of the projections; the embedding is what comes before the projector."""
+        h = self.encoder(torch.cat(views))
+        z1, z2 = self.projector(h).chunk(2)
+        return nt_xent(z1, z2, self.settings.temperature), {"embedding": h.detach()}
+
+    def resolved(self) -> dict[str, Any]:
+        """Width of the head."""
+        return {"projector_hidden": self.projector[0].out_features}
+
+
+def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
+    """Normalised temperature-scaled cross entropy, equation 1, mean over all 2B views.
+
+    l(i, j) = -log( exp(sim(z_i, z_j) / t) / sum_{k != i} exp(sim(z_i, z_k) / t) ), sim the cosine; for i the j is the
+    other view of the same scan.
+
+    Parameters
+    ----------
+    z1, z2
+        Projections [B, D] of the two views, B >= 2.
+    """
+    z = F.normalize(torch.cat([z1, z2]).to(torch.promote_types(z1.dtype, torch.float32)), dim=1)
+    n = len(z1)
+    similarity = z @ z.T / temperature
+    similarity.fill_diagonal_(float("-inf"))  # k != i
+    other = torch.arange(2 * n, device=z.device).roll(n)
+    return F.cross_entropy(similarity, other)
+
+
+METHOD = SimCLR

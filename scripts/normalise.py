@@ -1,0 +1,31 @@
+"""Make a store (voxels.npy, rows.parquet, store.json) of converted scans by one recipe."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from fewscans import cli
+from fewscans.config.stages import NormaliseParams
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run with the arguments `argv`; exit code."""
+    made = cli.parser(__doc__ or "", NormaliseParams)
+    made.add_argument(
+        "--converted", required=True, nargs="+", help="folders that convert wrote, all chunks"
+    )
+    made.add_argument("--out", required=True, help="folder of the store")
+    made.add_argument("--sidecar", help="write settings, seconds and counts to this JSON file")
+    return cli.run(made, _normalise, argv, NormaliseParams)
+
+
+def _normalise(arguments: argparse.Namespace, params: NormaliseParams) -> dict[str, Any]:
+    from fewscans.normalise import make_store
+
+    return make_store(params, arguments.converted, arguments.out)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
