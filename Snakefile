@@ -7,15 +7,12 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
-# A config named with --configfile stands alone; the demo's is not mixed into it.
+# A config named with --configfile stands alone; the demo's is not mixed into it. Without one it is the working
+# directory's own, else (--directory elsewhere) the demo's.
 if not workflow.overwrite_configfiles:
+    own = Path("config/config.yaml")
 
-    # The working directory's own, else (--directory elsewhere) the demo's.
-    configfile: (
-        "config/config.yaml"
-        if Path("config/config.yaml").exists()
-        else str(Path(str(workflow.current_basedir)) / "config/config.yaml")
-    )
+    configfile: str(own if own.exists() else Path(str(workflow.current_basedir)) / own)
 
 
 include: "rules/common.smk"

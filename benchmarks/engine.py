@@ -1,16 +1,17 @@
 """How much of a pretraining is training: images/s of the real loop over forward, backward and step alone.
 
-Both run in this process on one method, optimizer and batch shape, turn about, in repeats of some steps: the loop
+Both run in this process on one method, optimizer and batch shape, turn about, epoch by epoch: the loop
 gathers, casts, augments, masks, schedules, keeps gauges and history and shows progress; the other is given views that
 are there already. The measure is the median over repeats of the ratio of neighbours, so that what else the machine
-does falls on both.
+does falls on both; the same ratio of processor time is steadier where others use the machine.
 
-    python benchmarks/engine.py --threads 1 2 --repeats 9
+    python benchmarks/engine.py --threads 1 2 --repeats 15
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import time
@@ -65,41 +66,49 @@ def measure(name: str, backbone: str, *, threads: int, size: int, batch: int, st
     training = engine.Training(method, resident, schedule, label=name)
     views = method.views(training.batch(0))
 
-    def alone() -> float:
+    def alone() -> tuple[float, float]:
         method.train()
         began = _now(place)
         for _ in range(steps):
             engine.train_step(method, training.optimizer, views, precision)
-        return _now(place) - began
+        return _since(place, began)
 
-    def real() -> float:
+    def real() -> tuple[float, float]:
         end = training.step + steps
         training.should_stop = lambda: training.step >= end
         began = _now(place)
-        try:
+        with contextlib.suppress(engine.StoppedError):
             training.run()
-        except engine.StoppedError:
-            pass
-        return _now(place) - began
+        return _since(place, began)
 
     alone(), real()
     pairs = [(alone(), real()) if i % 2 else (real(), alone())[::-1] for i in range(repeats)]
-    ratios = [a / r for a, r in pairs]
+    wall, cpu = zip(*[(a[0] / r[0], a[1] / r[1]) for a, r in pairs], strict=True)
     images = steps * batch
     return {
         "method": name, "backbone": backbone, "threads": threads, "size": size, "batch": batch,
         "device": str(place), "repeats": repeats, "steps": steps,
-        "real_images_per_s": round(images / statistics.median(r for _, r in pairs), 1),
-        "alone_images_per_s": round(images / statistics.median(a for a, _ in pairs), 1),
-        "ratio_median": round(statistics.median(ratios), 3),
-        "ratio_low": round(min(ratios), 3), "ratio_high": round(max(ratios), 3),
+        "real_images_per_s": round(images / statistics.median(r[0] for _, r in pairs), 1),
+        "alone_images_per_s": round(images / statistics.median(a[0] for a, _ in pairs), 1),
+        "ratio": _spread(wall), "ratio_of_processor_time": _spread(cpu),
     }  # fmt: skip
 
 
-def _now(device: torch.device) -> float:
+def _spread(values: tuple[float, ...]) -> dict[str, float]:
+    low, middle, high = statistics.quantiles(values, n=4)
+    return {"median": round(middle, 3), "quartile_low": round(low, 3), "quartile_high": round(high, 3)}
+
+
+def _now(device: torch.device) -> tuple[float, float]:
+    """Seconds on the wall, and of this process on all its processors."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter()
+    return time.perf_counter(), time.process_time()
+
+
+def _since(device: torch.device, began: tuple[float, float]) -> tuple[float, float]:
+    wall, cpu = _now(device)
+    return wall - began[0], cpu - began[1]
 
 
 def main() -> int:
@@ -108,8 +117,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--size", type=int, default=48)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=6, help="in a repeat")
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=3, help="in a repeat; 3 are an epoch")
+    parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="cpu")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()

@@ -1,8 +1,9 @@
-"""Use one encoder on one fold with one seed: all protocols, budgets and draws in one process, each recorded alone.
+"""Use one encoder on one fold with one seed: all protocols, budgets and draws in one process.
 
-A finished run stands in the cache under a digest of what it follows from (weights, pixels, labelled scans with their
-targets and inner folds, test scans, settings, code, versions, threads, device), so that a killed job goes on where it
-was, and a new budget computes only itself. A job without images (`majority`) never imports torch.
+A finished run stands in the cache under a digest of what it follows from (weights, pixels, labelled
+scans with their targets and inner folds, test scans, settings, code, versions, threads, device), so
+that a killed job goes on where it was, and a new budget computes only itself. A job without images
+(`majority`) never imports torch.
 """
 
 from __future__ import annotations
@@ -56,17 +57,23 @@ def finetune(params: FinetuneParams, files: Files) -> dict[str, Any]:
     Raises
     ------
     UserError
-        A file that the encoder needs is not given, tables do not fit together, or the encoder has seen test groups.
+        A file that the encoder needs is not given, tables do not fit together, or the encoder has
+        seen test groups.
     """
     _check(params, files)
     encoder = _read_encoder(params, files.encoder)
     flags = check_not_seen(encoder, files.encoder or Path(), files.folds, params.fold)
+    flags += [flag for flag in encoder.get("flags") or [] if flag not in flags]
     cache = Cache(files.cache)
     with contextlib.ExitStack() as stack:
         store = _open_store(params, files, stack)
         fold = read_fold(
-            params.fold, files.labels, files.folds, files.budgets,
-            classes=params.classes, stored=None if store is None else set(store.scans),
+            params.fold,
+            files.labels,
+            files.folds,
+            files.budgets,
+            classes=params.classes,
+            stored=None if store is None else set(store.scans),
         )
         params = _with_extra_steps(params, files.folds)
         source = _make_source(params, files, fold, store)
@@ -84,7 +91,7 @@ def finetune(params: FinetuneParams, files: Files) -> dict[str, Any]:
     return {"runs": len(records), "from_cache": recalled}
 
 
-# -- before anything is computed -----------------------------------------------------------------------------------
+# -- before anything is computed ------------------------------------------------------------------
 
 
 def _check(params: FinetuneParams, files: Files) -> None:
@@ -94,7 +101,9 @@ def _check(params: FinetuneParams, files: Files) -> None:
             raise UserError(f"'{name}' is not a protocol.{did_you_mean(name, protocols.PROTOCOLS)}")
         if name not in params.settings.protocols:
             legal = ", ".join(params.settings.protocols)
-            raise UserError(f"{params.encoder}: {_method(params)} has no protocol '{name}'. It has: {legal}.")
+            raise UserError(
+                f"{params.encoder}: {_method(params)} has no protocol '{name}'. It has: {legal}."
+            )
     if _needs_pixels(params) and files.store is None:
         raise UserError("--store is missing: this encoder sees images.")
     if params.settings.source != "none" and files.encoder is None:
@@ -112,7 +121,11 @@ def _needs_pixels(params: FinetuneParams) -> bool:
 def _read_encoder(params: FinetuneParams, folder: Path | None) -> dict[str, Any]:
     """encoder.json; for an encoder without a file what there is to say about it."""
     if folder is None or params.settings.source == "none":
-        return {"method": _method(params), "backbone": params.settings.backbone, "device_seconds": 0.0}
+        return {
+            "method": _method(params),
+            "backbone": params.settings.backbone,
+            "device_seconds": 0.0,
+        }
     try:
         return json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -135,13 +148,16 @@ def _open_store(params: FinetuneParams, files: Files, stack: contextlib.ExitStac
     recipe = params.recipe
     if (store.size, store.channels) != (recipe.size, recipe.channels):
         raise UserError(
-            f"{files.store}: holds {store.channels} x {store.size} x {store.size}, but the recipe says "
-            f"{recipe.channels} x {recipe.size} x {recipe.size} (channels x height x width). Run normalise again."
+            f"{files.store}: holds {store.channels} x {store.size} x {store.size}, but the recipe "
+            f"says {recipe.channels} x {recipe.size} x {recipe.size} (channels x height x width). "
+            "Run normalise again."
         )
     return store
 
 
-def _make_source(params: FinetuneParams, files: Files, fold: Fold, store: Store | None) -> Source | None:
+def _make_source(
+    params: FinetuneParams, files: Files, fold: Fold, store: Store | None
+) -> Source | None:
     if store is None:
         return None
     from fewscans.protocols.source import Source
@@ -157,21 +173,29 @@ def _with_extra_steps(params: FinetuneParams, folds: Path) -> FinetuneParams:
     extra = params.settings.extra_steps
     if extra is None:
         n = count_pretraining_scans(folds, params.fold)
-        extra = params.extra_epochs * max(1, -(-n // max(1, min(params.extra_batch_size, n))))
+        # As pretraining counts them: the rest of an epoch that fills no batch is left out.
+        extra = params.extra_epochs * (n // max(1, min(params.extra_batch_size, n)))
     settings = params.protocol_settings
     tuned = settings.finetune.model_copy(update={"steps": settings.finetune.steps + extra})
-    return params.model_copy(update={"protocol_settings": settings.model_copy(update={"finetune": tuned})})
+    return params.model_copy(
+        update={"protocol_settings": settings.model_copy(update={"finetune": tuned})}
+    )
 
 
-# -- one run ---------------------------------------------------------------------------------------------------------
+# -- one run --------------------------------------------------------------------------------------
 
 
 def _run(
-    params: FinetuneParams, protocol: str, budget: Budget, source: Source | None, identity: Identity, cache: Cache
+    params: FinetuneParams,
+    protocol: str,
+    budget: Budget,
+    source: Source | None,
+    identity: Identity,
+    cache: Cache,
 ) -> Record:
     """One protocol on one budget and draw: from the cache, or made and put there."""
-    # The arm is not in the key: arms share their noise as far as they can, and differ by less of it. Draws and folds
-    # are, so that each is a training of its own.
+    # The arm is not in the key: arms share their noise as far as they can, and differ by less of
+    # it. Draws and folds are, so that each is a training of its own.
     key = key_of("finetune", params.base_seed, params.seed, params.fold, budget.draw)
     budget = replace(budget, task=replace(budget.task, key=key))
     mark = identity.of_run(protocol, budget.task)
@@ -189,7 +213,12 @@ def _run(
     seconds = round(time.perf_counter() - began, 3)
     keep_run(cache, mark, outcome, seconds)
     chosen = ", ".join(f"{name} {value}" for name, value in outcome.choices.items())
-    log.info("%s: %.1f s; %s", title, seconds, "; ".join(filter(None, [chosen, ", ".join(outcome.flags)])))
+    log.info(
+        "%s: %.1f s; %s",
+        title,
+        seconds,
+        "; ".join(filter(None, [chosen, ", ".join(outcome.flags)])),
+    )
     return Record(protocol, budget, outcome, seconds, mark, recalled=False)
 
 
@@ -206,12 +235,18 @@ def _load_features(source: Any, identity: Identity, cache: Cache) -> None:
 
 
 def _embeddings(
-    folder: Path | None, fold: Fold, source: Source | None, identity: Identity, cache: Cache, records: list[Record]
+    folder: Path | None,
+    fold: Fold,
+    source: Source | None,
+    identity: Identity,
+    cache: Cache,
+    records: list[Record],
 ) -> float:
     """Write what figures and clustering indices see; seconds that frozen embeddings took.
 
-    A frozen encoder: all scans of the fold. Scratch has none before labels: its test scans, embedded by the network
-    fine-tuned on the largest budget (`all`, where asked for), draw 0. Majority: no row.
+    A frozen encoder: all scans of the fold. Scratch has none before labels: its test scans,
+    embedded by the network fine-tuned on the largest budget (`all`, where asked for), draw 0.
+    Majority: no row.
     """
     if source is not None and source.frozen:
         _load_features(source, identity, cache)
@@ -219,8 +254,16 @@ def _embeddings(
             write_embeddings(folder, fold, np.arange(len(fold.scans)), source.features)
         return round(source.embedding_seconds, 3)
     if folder is not None:
-        tuned = [one for one in records if one.outcome.test_embeddings is not None and one.budget.draw == 0]
-        shown = max(tuned, key=lambda one: (one.budget.name == "all", len(one.budget.task.labelled)), default=None)
+        tuned = [
+            one
+            for one in records
+            if one.outcome.test_embeddings is not None and one.budget.draw == 0
+        ]
+        shown = max(
+            tuned,
+            key=lambda one: (one.budget.name == "all", len(one.budget.task.labelled)),
+            default=None,
+        )
         if shown is None:
             write_embeddings(folder, fold, np.empty(0, np.int64), np.empty((0, 0), np.float16))
         else:

@@ -61,19 +61,25 @@ def read_fold(
 ) -> Fold:
     """The fold `fold` with every budget and draw.
 
-    Scans that a store (`stored`) does not hold are left out where nobody needs them; a labelled or tested one that is
-    missing is an error, since arms would otherwise be scored on different patients.
+    Scans that a store (`stored`) does not hold are left out where nobody needs them; a labelled or
+    tested one that is missing is an error, since arms would otherwise be scored on different
+    patients.
 
     Raises
     ------
     UserError
-        The tables do not fit together: an unknown fold, a budget's scan that is no training scan or has no label.
+        The tables do not fit together: an unknown fold, a budget's scan that is no training scan or
+        has no label.
     """
     known = read_table(labels, "labels").set_index("scan", drop=False)
     members = read_table(folds, "folds")
     if fold not in set(members["fold"]):
-        raise UserError(f"{folds}: no fold '{fold}'. Known: {', '.join(sorted(set(members['fold'])))}")
-    members = members[(members["fold"] == fold) & members["role"].isin(["train", "test"])].sort_values("scan")
+        raise UserError(
+            f"{folds}: no fold '{fold}'. Known: {', '.join(sorted(set(members['fold'])))}"
+        )
+    members = members[
+        (members["fold"] == fold) & members["role"].isin(["train", "test"])
+    ].sort_values("scan")
     missing = [scan for scan in members["scan"] if scan not in known.index]
     if missing:
         raise UserError(f"{folds}: {len(missing)} scans are not in {labels}. Make the folds again.")
@@ -85,7 +91,9 @@ def read_fold(
     named = classes or sorted(set(known["target"]) - {""})
     table["target"] = _class_indices(table, named, labels)
     scans, roles = list(members["scan"]), list(members["role"])
-    test = np.flatnonzero((members["role"] == "test").to_numpy() & (table["target"] >= 0).to_numpy())
+    test = np.flatnonzero(
+        (members["role"] == "test").to_numpy() & (table["target"] >= 0).to_numpy()
+    )
     if not len(test):
         raise UserError(f"{folds}: fold '{fold}' has no labelled test scan. Make the folds again.")
     found = list(_read_budgets(fold, budgets, table, roles, test.astype(np.int64), len(named)))
@@ -103,7 +111,12 @@ def _class_indices(table: pd.DataFrame, classes: list[str], labels: Path) -> lis
 
 
 def _read_budgets(
-    fold: str, path: Path, table: pd.DataFrame, roles: list[str], test: NDArray[np.int64], n_classes: int
+    fold: str,
+    path: Path,
+    table: pd.DataFrame,
+    roles: list[str],
+    test: NDArray[np.int64],
+    n_classes: int,
 ) -> Iterator[Budget]:
     """Budgets in order of size, then name and draw, whatever their order in the file."""
     rows = read_table(path, "budgets")
@@ -117,7 +130,9 @@ def _read_budgets(
         part = part.sort_values("scan")
         for scan in part["scan"]:
             if scan not in position or roles[position[scan]] != "train":
-                problems.add(scan, f"is labelled in budget {name}, but no training scan of fold '{fold}'")
+                problems.add(
+                    scan, f"is labelled in budget {name}, but no training scan of fold '{fold}'"
+                )
             elif table["target"].iat[position[scan]] < 0:
                 problems.add(scan, f"is labelled in budget {name}, but has no label")
         if problems.lines:
@@ -140,11 +155,18 @@ def _check_stored(
 ) -> None:
     rows = read_table(budgets, "budgets")
     tested = members.loc[members["role"] == "test", "scan"]
-    needed = {scan for scan in tested if known.at[scan, "target"]} | set(rows.loc[rows["fold"] == fold, "scan"])
+    needed = {scan for scan in tested if known.at[scan, "target"]} | set(
+        rows.loc[rows["fold"] == fold, "scan"]
+    )
     absent = sorted(needed & set(known.index) - set(stored))
     if absent:
-        lines = [(known.at[scan, "path"], "is labelled or tested, but not in the store") for scan in absent[:SHOWN]]
-        raise UserError(f"{len(absent)} scans of fold '{fold}' are missing; make the store again", lines)
+        lines = [
+            (known.at[scan, "path"], "is labelled or tested, but not in the store")
+            for scan in absent[:SHOWN]
+        ]
+        raise UserError(
+            f"{len(absent)} scans of fold '{fold}' are missing; make the store again", lines
+        )
 
 
 def count_pretraining_scans(folds: Path, fold: str) -> int:
@@ -154,10 +176,10 @@ def count_pretraining_scans(folds: Path, fold: str) -> int:
 
 
 def check_not_seen(encoder: dict[str, Any], folder: Path, folds: Path, fold: str) -> list[str]:
-    """Flags of an encoder (`transductive`), after making sure that it has not seen the test groups of `fold`.
+    """Flags of an encoder, after making sure that it has not seen the test groups of `fold`.
 
-    What counts as seen are the encoder's own source scans and those of every parent; a scan counts as a test scan if
-    its group is tested, whatever its role.
+    What counts as seen are the encoder's own source scans and those of every parent; a scan counts
+    as a test scan if its group is tested, whatever its role.
 
     Raises
     ------
@@ -169,7 +191,9 @@ def check_not_seen(encoder: dict[str, Any], folder: Path, folds: Path, fold: str
     members = read_table(folds, "folds")
     members = members[members["fold"] == fold]
     tested = set(members.loc[members["role"] == "test", "group"])
-    forbidden = dict(members.loc[members["group"].isin(tested), ["scan", "group"]].itertuples(index=False))
+    forbidden = dict(
+        members.loc[members["group"].isin(tested), ["scan", "group"]].itertuples(index=False)
+    )
     seen = {scan: who for scan, who in _seen(encoder, "it") if scan in forbidden}
     if seen:
         lines = [
@@ -177,8 +201,8 @@ def check_not_seen(encoder: dict[str, Any], folder: Path, folds: Path, fold: str
             for scan, who in sorted(seen.items())[:SHOWN]
         ]
         raise UserError(
-            f"{folder}: this encoder has seen {len(seen)} scans of groups that fold '{fold}' tests. Pretrain it on "
-            "this fold's training scans, or say `transductive: true`",
+            f"{folder}: this encoder has seen {len(seen)} scans of groups that fold '{fold}' "
+            "tests. Pretrain it on this fold's training scans, or say `transductive: true`",
             lines,
         )
     return []

@@ -36,7 +36,12 @@ class Record:
 
 
 def write_predictions(
-    path: Path, params: FinetuneParams, fold: Fold, records: list[Record], flags: list[str], encoder: dict[str, Any]
+    path: Path,
+    params: FinetuneParams,
+    fold: Fold,
+    records: list[Record],
+    flags: list[str],
+    encoder: dict[str, Any],
 ) -> None:
     """Write a row per run and scan: test scans, then the labelled ones that an inner fold held out.
 
@@ -47,7 +52,13 @@ def write_predictions(
         rows += _rows(params, fold, record)
     runs = [_facts(params, record, flags) for record in records]
     write_table(
-        path, "predictions", pd.DataFrame(rows), task="classification", classes=fold.classes, runs=runs, encoder=encoder
+        path,
+        "predictions",
+        pd.DataFrame(rows),
+        task="classification",
+        classes=fold.classes,
+        runs=runs,
+        encoder=encoder,
     )
 
 
@@ -58,21 +69,44 @@ def _arm(params: FinetuneParams, record: Record) -> str:
 def _rows(params: FinetuneParams, fold: Fold, record: Record) -> Iterator[dict[str, Any]]:
     task, outcome = record.budget.task, record.outcome
     shared = {
-        "dataset": params.dataset, "test_dataset": params.dataset, "condition": "clean", "arm": _arm(params, record),
-        "fold": fold.name, "seed": params.seed, "budget": record.budget.name, "draw": record.budget.draw,
+        "dataset": params.dataset,
+        "test_dataset": params.dataset,
+        "condition": "clean",
+        "arm": _arm(params, record),
+        "fold": fold.name,
+        "seed": params.seed,
+        "budget": record.budget.name,
+        "draw": record.budget.draw,
     }
     for position, prob in zip(task.test, outcome.test_prob, strict=True):
-        yield {**shared, "role": "test", "inner": -1, **_scan(fold, position), "prob": prob.tolist()}
+        yield {
+            **shared,
+            "role": "test",
+            "inner": -1,
+            **_scan(fold, position),
+            "prob": prob.tolist(),
+        }
     if outcome.val_prob is None:
         return
     for position, inner, prob in zip(task.labelled, task.inner, outcome.val_prob, strict=True):
         if not np.isnan(prob).any():
-            yield {**shared, "role": "val", "inner": int(inner), **_scan(fold, position), "prob": prob.tolist()}
+            yield {
+                **shared,
+                "role": "val",
+                "inner": int(inner),
+                **_scan(fold, position),
+                "prob": prob.tolist(),
+            }
 
 
 def _scan(fold: Fold, position: int) -> dict[str, Any]:
     row = fold.table.iloc[position]
-    return {"scan": row["scan"], "patient": row["patient"], "group": row["group"], "target": int(row["target"])}
+    return {
+        "scan": row["scan"],
+        "patient": row["patient"],
+        "group": row["group"],
+        "target": int(row["target"]),
+    }
 
 
 def _facts(params: FinetuneParams, record: Record, flags: list[str]) -> dict[str, Any]:
@@ -92,7 +126,9 @@ def _facts(params: FinetuneParams, record: Record, flags: list[str]) -> dict[str
     }
 
 
-def write_embeddings(folder: Path, fold: Fold, positions: NDArray[np.int64], values: NDArray[np.floating]) -> None:
+def write_embeddings(
+    folder: Path, fold: Fold, positions: NDArray[np.int64], values: NDArray[np.floating]
+) -> None:
     """Write `embeddings.npy` (float16 [n, E]) and `embeddings.parquet` (row, scan, role)."""
     folder.mkdir(parents=True, exist_ok=True)
     half = np.clip(values, -HALF_MAX, HALF_MAX).astype(np.float16)

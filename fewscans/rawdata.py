@@ -8,7 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from fewscans.config import Config
-from fewscans.convert.table import check_dataset, read_rows
+from fewscans.convert.rows import read_rows
+from fewscans.convert.table import check_dataset
 from fewscans.errors import Problems
 from fewscans.files import digest
 from fewscans.plan import Plan

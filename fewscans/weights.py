@@ -1,4 +1,4 @@
-"""Weights that others have trained, as a file of the workflow: from a local file or, once, from timm's hub."""
+"""Weights that others have trained, as a file of the workflow: local, or once from timm's hub."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def fetch(backbone: str, weights: str, out: Path) -> dict[str, Any]:
     Parameters
     ----------
     backbone
-        timm name. Weights are kept as they were trained, on three channels; `networks.load_pretrained` adapts
-        channels and size to a recipe.
+        timm name. Weights are kept as they were trained, on three channels;
+        `networks.load_pretrained` adapts channels and size to a recipe.
     weights
         A local .safetensors or .pth file, or ``hub``.
 
@@ -42,11 +42,20 @@ def fetch(backbone: str, weights: str, out: Path) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     file = out / "encoder.safetensors"
     with atomic(file) as temporary:
-        save_file({name: value.contiguous().clone() for name, value in state.items()}, str(temporary))
-    # What a file was trained on elsewhere is not ours to check: it counts as having seen none of our scans.
+        save_file(
+            {name: value.contiguous().clone() for name, value in state.items()}, str(temporary)
+        )
+    # What a file was trained on elsewhere is not ours to check: it counts as having seen none of
+    # our scans.
     facts = {
-        "method": "imagenet", "backbone": backbone, "weights_from": source, "digest": sha256_file(file)[:16],
-        "source_scans": [], "parents": [], "transductive": False, "device_seconds": 0.0,
+        "method": "imagenet",
+        "backbone": backbone,
+        "weights_from": source,
+        "digest": sha256_file(file)[:16],
+        "source_scans": [],
+        "parents": [],
+        "transductive": False,
+        "device_seconds": 0.0,
     }
     write_json(out / "encoder.json", facts)
     return facts
@@ -64,24 +73,28 @@ def _from_hub(backbone: str) -> tuple[dict[str, Tensor], str]:
     config = _own_config(backbone)
     known = config.get("hf_hub_id") or config.get("url")
     way_out = (
-        f"give a local file: `imagenet_weights: {{{backbone}: PATH}}` in the config, with PATH from another machine "
-        "(.safetensors or .pth)"
+        f"give a local file: `imagenet_weights: {{{backbone}: PATH}}` in the config, with PATH "
+        "from another machine (.safetensors or .pth)"
     )
+    name = f"backbone '{backbone}'"
     if not known:
-        raise UserError(f"backbone '{backbone}': timm has no pretrained weights for it. Choose another, or {way_out}.")
+        raise UserError(
+            f"{name}: timm has no pretrained weights for it. Choose another, or {way_out}."
+        )
     log.info("asking the hub for %s", known)
     try:
         model = timm.create_model(backbone, pretrained=True)
-    except Exception as error:  # the hub's client has dozens: no route, no name, a proxy, a full disk
+    # The hub's client has dozens of errors: no route, no name, a proxy, a full disk.
+    except Exception as error:
         raise UserError(
-            f"backbone '{backbone}': its weights ({known}) are not on this machine and the hub cannot be reached "
+            f"{name}: its weights ({known}) are not on this machine and the hub cannot be reached "
             f"({type(error).__name__}). Run where there is internet, or {way_out}."
         ) from error
     return model.state_dict(), str(known)
 
 
 def _own_config(backbone: str) -> dict[str, Any]:
-    """What timm knows of the default weights; empty where it has none. A UserError for an unknown name."""
+    """What timm knows of the default weights, or nothing; a UserError for an unknown name."""
     networks.is_vit(backbone)
     config = timm.get_pretrained_cfg(backbone)
     return {} if config is None else config.to_dict()

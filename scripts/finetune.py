@@ -1,8 +1,9 @@
-"""Use one encoder on one fold with one seed: all protocols, budgets and draws in one process.
+r"""Use one encoder on one fold with one seed: all protocols, budgets and draws in one process.
 
-python scripts/finetune.py --params @finetune.yaml --store work/D/R/store --labels work/D/labels.parquet \\
-    --folds work/D/folds.parquet --budgets work/D/budgets.parquet --encoder work/encoders/E/R/D/F/S \\
-    --predictions work/predictions/E/R/D/F/S/predictions.parquet --embeddings work/embeddings/E/R/D/F/S
+python scripts/finetune.py --params @finetune.yaml --store work/D/R/store \
+    --labels work/D/labels.parquet --folds work/D/folds.parquet --budgets work/D/budgets.parquet \
+    --encoder work/encoders/E/R/D/F/S --embeddings work/embeddings/E/R/D/F/S \
+    --predictions work/predictions/E/R/D/F/S/predictions.parquet
 """
 
 from __future__ import annotations
@@ -21,7 +22,16 @@ def work(arguments: argparse.Namespace, params: FinetuneParams) -> dict[str, Any
     """Run the job; facts for the side-car."""
     paths = {
         name: None if (given := getattr(arguments, name)) is None else Path(given)
-        for name in ("labels", "folds", "budgets", "predictions", "cache", "store", "encoder", "embeddings")
+        for name in (
+            "labels",
+            "folds",
+            "budgets",
+            "predictions",
+            "cache",
+            "store",
+            "encoder",
+            "embeddings",
+        )
     }
     return finetune(params, Files(**paths))  # type: ignore[arg-type]  # argparse has made the required ones sure
 
@@ -35,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("--budgets", required=True, help="budgets.parquet of the data set")
     made.add_argument("--encoder", help="folder of the weights, where the encoder has any")
     made.add_argument("--predictions", required=True, help="Parquet file to write")
-    made.add_argument("--embeddings", help="folder to write embeddings.npy and embeddings.parquet to")
+    made.add_argument(
+        "--embeddings", help="folder to write embeddings.npy and embeddings.parquet to"
+    )
     made.add_argument("--cache", default="work/cache", help="finished runs by content digest")
     made.add_argument("--sidecar", help="JSON with settings, versions, seconds and facts")
     return cli.run(made, work, argv, FinetuneParams)

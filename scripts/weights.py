@@ -1,6 +1,7 @@
 """Weights trained by others, from a local file or timm's hub, as an encoder folder.
 
-python scripts/weights.py --backbone resnet18 --weights hub --out work/encoders/imagenet-resnet18/small/all/all/all
+python scripts/weights.py --backbone resnet18 --weights hub --out
+work/encoders/imagenet-resnet18/small/all/all/all
 """
 
 from __future__ import annotations
@@ -24,8 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the script; an exit code."""
     made = cli.parser(__doc__)
     made.add_argument("--backbone", required=True, help="timm model name")
-    made.add_argument("--weights", default="hub", help="a .safetensors or .pth file, or 'hub' (default)")
-    made.add_argument("--out", required=True, help="folder for encoder.safetensors and encoder.json")
+    made.add_argument(
+        "--weights", default="hub", help="a .safetensors or .pth file, or 'hub' (default)"
+    )
+    made.add_argument(
+        "--out", required=True, help="folder for encoder.safetensors and encoder.json"
+    )
     made.add_argument("--sidecar", help="JSON with settings, versions, seconds and facts")
     return cli.run(made, work, argv)
 

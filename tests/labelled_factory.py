@@ -1,4 +1,4 @@
-"""A tiny data set as the stages before fine-tuning leave it: store, labels, folds, budgets. Two classes, one fold."""
+"""A tiny data set as the stages before fine-tuning leave it: two classes, one fold."""
 
 from __future__ import annotations
 
@@ -20,22 +20,26 @@ def scan_key(number: int) -> str:
 
 
 def draw_images(targets: np.ndarray, seed: int) -> np.ndarray:
-    """[N, 1, 16, 16] uint8: upright or lying bars in noise, so that no pixel and no mean tells the class."""
+    """[N, 1, 16, 16] uint8: upright or lying bars in noise; no pixel or mean tells the class."""
     rng = np.random.default_rng(seed)
     bars = (np.arange(SIZE) // 2 % 2)[None, :] * np.ones((SIZE, 1))
     images = np.empty((len(targets), 1, SIZE, SIZE), np.uint8)
     for i, target in enumerate(targets):
         shifted = np.roll(bars, rng.integers(4), axis=1)
-        drawn = (shifted if target else shifted.T) * 110 + 60 + rng.normal(scale=25, size=(SIZE, SIZE))
+        drawn = (
+            (shifted if target else shifted.T) * 110 + 60 + rng.normal(scale=25, size=(SIZE, SIZE))
+        )
         images[i, 0] = np.clip(drawn, 0, 255)
     return images
 
 
-def make_tiny(root: Path, n_patients: int = 20, n_test: int = 8, unlabelled: int = 2) -> dict[str, Path]:
-    """Files of `n_patients` patients with two scans each (the last `unlabelled` without label); paths by name.
+def make_tiny(
+    root: Path, n_patients: int = 20, n_test: int = 8, unlabelled: int = 2
+) -> dict[str, Path]:
+    """Files of `n_patients` patients with two scans each, the last `unlabelled` without label.
 
-    Fold ``0`` tests the first `n_test` patients. Budgets: ``4`` (draws 0 and 1, no inner folds), ``all`` (three inner
-    folds).
+    Fold ``0`` tests the first `n_test` patients. Budgets: ``4`` (draws 0 and 1, no inner folds),
+    ``all`` (three inner folds).
     """
     patient = np.repeat(np.arange(n_patients), 2)
     target = patient % 2
@@ -44,20 +48,40 @@ def make_tiny(root: Path, n_patients: int = 20, n_test: int = 8, unlabelled: int
     paths = {"root": root, "store": root / "store"}
     _write_store(paths["store"], scans, draw_images(target, seed=0))
     names = np.where(labelled, np.array(["lying", "upright"])[target], "")
-    labels = pd.DataFrame({
-        "scan": scans, "path": [f"{i}.png" for i in range(len(scans))], "patient": [f"p{p}" for p in patient],
-        "group": [f"g{p}" for p in patient], "target": names, "split": "", "site": "", "status": "ok", "reason": "",
-    })
+    labels = pd.DataFrame(
+        {
+            "scan": scans,
+            "path": [f"{i}.png" for i in range(len(scans))],
+            "patient": [f"p{p}" for p in patient],
+            "group": [f"g{p}" for p in patient],
+            "target": names,
+            "split": "",
+            "site": "",
+            "status": "ok",
+            "reason": "",
+        }
+    )
     test = patient < n_test
-    folds = pd.DataFrame({
-        "scan": scans, "group": labels["group"], "fold": "0", "role": np.where(test, "test", "train"),
-    })
+    folds = pd.DataFrame(
+        {
+            "scan": scans,
+            "group": labels["group"],
+            "fold": "0",
+            "role": np.where(test, "test", "train"),
+        }
+    )
     rows = []
-    pool = [p for p in range(n_test, n_patients - unlabelled)]
-    for budget, draw, chosen, folded in (("4", 0, pool[:4], 0), ("4", 1, pool[2:6], 0), ("all", 0, pool, 3)):
+    pool = list(range(n_test, n_patients - unlabelled))
+    for budget, draw, chosen, folded in (
+        ("4", 0, pool[:4], 0),
+        ("4", 1, pool[2:6], 0),
+        ("all", 0, pool, 3),
+    ):
         for i in np.flatnonzero(np.isin(patient, chosen)):
             inner = (chosen.index(patient[i]) // 2) % folded if folded else -1
-            rows.append({"fold": "0", "budget": budget, "draw": draw, "scan": scans[i], "inner": inner})
+            rows.append(
+                {"fold": "0", "budget": budget, "draw": draw, "scan": scans[i], "inner": inner}
+            )
     for name, frame in (("labels", labels), ("folds", folds), ("budgets", pd.DataFrame(rows))):
         paths[name] = root / f"{name}.parquet"
         write_table(paths[name], name, frame)
@@ -67,13 +91,30 @@ def make_tiny(root: Path, n_patients: int = 20, n_test: int = 8, unlabelled: int
 def _write_store(folder: Path, scans: list[str], images: np.ndarray) -> None:
     folder.mkdir(parents=True)
     np.save(folder / "voxels.npy", images)
-    write_table(folder / "rows.parquet", "rows", pd.DataFrame({
-        "row": range(len(scans)), "scan": scans, "shape": [[SIZE, SIZE]] * len(scans),
-        "spacing_mm": [[1.0, 1.0]] * len(scans), "pixel_sha256": [voxel_digest(image) for image in images],
-        "scale": 1.0, "intercept": 0.0,
-    }))
+    write_table(
+        folder / "rows.parquet",
+        "rows",
+        pd.DataFrame(
+            {
+                "row": range(len(scans)),
+                "scan": scans,
+                "shape": [[SIZE, SIZE]] * len(scans),
+                "spacing_mm": [[1.0, 1.0]] * len(scans),
+                "pixel_sha256": [voxel_digest(image) for image in images],
+                "scale": 1.0,
+                "intercept": 0.0,
+            }
+        ),
+    )
     facts = {
-        "dataset": DATASET, "dtype": "uint8", "n": len(scans), "channels": 1, "size": SIZE, "scale": 1 / 255,
-        "intercept": 0.0, "digest": "tiny", "ndim": 2,
+        "dataset": DATASET,
+        "dtype": "uint8",
+        "n": len(scans),
+        "channels": 1,
+        "size": SIZE,
+        "scale": 1 / 255,
+        "intercept": 0.0,
+        "digest": "tiny",
+        "ndim": 2,
     }
     (folder / "store.json").write_text(json.dumps(facts))

@@ -1,4 +1,4 @@
-"""The packed stage: what is written, what is refused, and that a result follows from its inputs alone."""
+"""The packed stage: what is written and refused, and that results follow from inputs alone."""
 
 from __future__ import annotations
 
@@ -37,19 +37,37 @@ def tiny(tmp_path_factory):
 
 
 def make_params(method="scratch", protocols=("finetune",), tune=TUNE, **more):
-    settings = {"method": method} if method == "majority" else {"method": method, "backbone": "test_resnet"}
+    settings = (
+        {"method": method}
+        if method == "majority"
+        else {"method": method, "backbone": "test_resnet"}
+    )
     values = {
-        "encoder": method, "settings": settings, "recipe": {"size": 16}, "recipe_name": "small",
-        "protocols": list(protocols), "protocol_settings": {"finetune": tune}, "dataset": "tiny", "classes": [],
-        "fold": "0", "seed": 0, **more,
+        "encoder": method,
+        "settings": settings,
+        "recipe": {"size": 16},
+        "recipe_name": "small",
+        "protocols": list(protocols),
+        "protocol_settings": {"finetune": tune},
+        "dataset": "tiny",
+        "classes": [],
+        "fold": "0",
+        "seed": 0,
+        **more,
     }
     return FinetuneParams.model_validate(values)
 
 
 def make_files(tiny, out, **more):
     values = {
-        "labels": tiny["labels"], "folds": tiny["folds"], "budgets": tiny["budgets"], "store": tiny["store"],
-        "predictions": out / "predictions.parquet", "embeddings": out / "embeddings", "cache": out / "cache", **more,
+        "labels": tiny["labels"],
+        "folds": tiny["folds"],
+        "budgets": tiny["budgets"],
+        "store": tiny["store"],
+        "predictions": out / "predictions.parquet",
+        "embeddings": out / "embeddings",
+        "cache": out / "cache",
+        **more,
     }
     return Files(**values)
 
@@ -88,13 +106,19 @@ def encoder(tiny, tmp_path_factory):
 def write_meta(folder, **more):
     kwargs = networks.network_kwargs("test_resnet", size=16, channels=1)
     facts = {
-        "method": "simclr", "input": {"size": 16, "channels": 1}, "device_seconds": 12.5, "transductive": False,
-        "network": {"backbone": "test_resnet", "kwargs": kwargs}, "digest": "abc", "parents": [], **more,
+        "method": "simclr",
+        "input": {"size": 16, "channels": 1},
+        "device_seconds": 12.5,
+        "transductive": False,
+        "network": {"backbone": "test_resnet", "kwargs": kwargs},
+        "digest": "abc",
+        "parents": [],
+        **more,
     }
     (folder / "encoder.json").write_text(json.dumps(facts))
 
 
-# -- what is written ---------------------------------------------------------------------------------------------------
+# -- what is written ------------------------------------------------------------------------------
 
 
 def test_every_run_predicts_the_labelled_test_scans_and_its_inner_folds(tiny, undisturbed):
@@ -103,12 +127,18 @@ def test_every_run_predicts_the_labelled_test_scans_and_its_inner_folds(tiny, un
     prob = np.array(table["prob"].tolist())
     np.testing.assert_allclose(prob.sum(axis=1), 1, atol=1e-12)
     assert set(table["arm"]) == {"scratch.small.finetune"}
-    assert (table["target"].to_numpy() == (labels.loc[table["scan"], "target"] == "upright").to_numpy()).all()
+    assert (
+        table["target"].to_numpy() == (labels.loc[table["scan"], "target"] == "upright").to_numpy()
+    ).all()
     for run in runs:
         own = table[(table["budget"] == run["budget"]) & (table["draw"] == run["draw"])]
-        assert sorted(own.loc[own["role"] == "test", "scan"]) == sorted(scan_key(i + 1) for i in range(16))
+        assert sorted(own.loc[own["role"] == "test", "scan"]) == sorted(
+            scan_key(i + 1) for i in range(16)
+        )
         # Two of the three inner folds, as the settings say; no inner fold, no row.
-        assert set(own.loc[own["role"] == "val", "inner"]) == ({0, 1} if run["budget"] == "all" else set())
+        assert set(own.loc[own["role"] == "val", "inner"]) == (
+            {0, 1} if run["budget"] == "all" else set()
+        )
     assert [(run["budget"], run["draw"]) for run in runs] == [("4", 0), ("4", 1), ("all", 0)]
     assert [run["n_labelled_patients"] for run in runs] == [4, 4, 10]
     assert [run["n_labelled_scans"] for run in runs] == [8, 8, 20]
@@ -131,7 +161,9 @@ def test_fine_tuning_learns_what_can_be_seen(tiny, tmp_path):
     assert right >= 0.9
 
 
-def test_scratch_embeds_its_test_scans_and_a_frozen_encoder_all(tiny, undisturbed, encoder, tmp_path):
+def test_scratch_embeds_its_test_scans_and_a_frozen_encoder_all(
+    tiny, undisturbed, encoder, tmp_path
+):
     half = np.load(undisturbed.embeddings / "embeddings.npy")
     rows = read_table(undisturbed.embeddings / "embeddings.parquet", "embeddings")
     assert half.shape == (16, 96)
@@ -166,7 +198,16 @@ def test_majority_reads_no_store_and_never_imports_torch(tiny, tmp_path):
     arguments = ["--params", make_params("majority", ["prior"]).model_dump_json()]
     for name in ("labels", "folds", "budgets"):
         arguments += [f"--{name}", str(tiny[name])]
-    arguments += ["--predictions", "p.parquet", "--embeddings", "e", "--cache", "c", "--sidecar", "facts.json"]
+    arguments += [
+        "--predictions",
+        "p.parquet",
+        "--embeddings",
+        "e",
+        "--cache",
+        "c",
+        "--sidecar",
+        "facts.json",
+    ]
     done = run_python(["-c", code, str(ROOT / "scripts" / "finetune.py"), *arguments], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
@@ -180,11 +221,16 @@ def test_majority_reads_no_store_and_never_imports_torch(tiny, tmp_path):
 def run_python(arguments, folder):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
-# -- a result follows from its inputs alone ----------------------------------------------------------------------------
+# -- a result follows from its inputs alone -------------------------------------------------------
 
 
 def test_twice_the_same_and_from_the_cache_the_same_bytes(tiny, undisturbed, tmp_path):
@@ -194,7 +240,10 @@ def test_twice_the_same_and_from_the_cache_the_same_bytes(tiny, undisturbed, tmp
     before = again.predictions.read_bytes(), (again.embeddings / "embeddings.npy").read_bytes()
     again.predictions.unlink()
     assert finetune(make_params(), again) == {"runs": 3, "from_cache": 3}
-    assert (again.predictions.read_bytes(), (again.embeddings / "embeddings.npy").read_bytes()) == before
+    assert (
+        again.predictions.read_bytes(),
+        (again.embeddings / "embeddings.npy").read_bytes(),
+    ) == before
 
 
 def test_a_job_killed_between_runs_goes_on_and_ends_the_same(tiny, tmp_path):
@@ -203,7 +252,9 @@ def test_a_job_killed_between_runs_goes_on_and_ends_the_same(tiny, tmp_path):
     for name in ("labels", "folds", "budgets", "store", "predictions", "embeddings", "cache"):
         arguments += [f"--{name}", str(getattr(files, name))]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, *arguments], env=environment, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, *arguments], env=environment, stderr=subprocess.DEVNULL
+    )
     try:
         while process.poll() is None and not list(files.cache.glob("??/*/run.npz")):
             time.sleep(0.002)
@@ -235,14 +286,19 @@ def test_neither_order_nor_company_moves_a_number(tiny, undisturbed, tmp_path):
     pd.testing.assert_frame_equal(own, read_all(files)[0], check_exact=True)
     assert read_all(files)[1] == [runs[1]]
     # The added budgets compute only themselves.
-    assert finetune(make_params(), replace(files, budgets=tiny["budgets"])) == {"runs": 3, "from_cache": 1}
+    assert finetune(make_params(), replace(files, budgets=tiny["budgets"])) == {
+        "runs": 3,
+        "from_cache": 1,
+    }
     assert_same(undisturbed, files)
 
 
 def test_a_test_label_is_seen_by_nobody(tiny, undisturbed, tmp_path):
     labels = read_table(tiny["labels"], "labels")
     tested = labels["scan"].isin([scan_key(i + 1) for i in range(16)])
-    labels.loc[tested, "target"] = labels.loc[tested, "target"].map({"lying": "upright", "upright": "lying"})
+    labels.loc[tested, "target"] = labels.loc[tested, "target"].map(
+        {"lying": "upright", "upright": "lying"}
+    )
     write_table(tmp_path / "labels.parquet", "labels", labels)
     files = make_files(tiny, tmp_path, labels=tmp_path / "labels.parquet")
     finetune(make_params(), files)
@@ -261,25 +317,40 @@ def test_a_changed_label_computes_only_the_budgets_that_use_it(tiny, encoder, tm
     labels = read_table(tiny["labels"], "labels")
     labels.loc[labels["scan"] == scan_key(36), "target"] = "lying"  # p17: in budget `all` alone
     write_table(tmp_path / "labels.parquet", "labels", labels)
-    assert finetune(params, replace(files, labels=tmp_path / "labels.parquet")) == {"runs": 6, "from_cache": 4}
+    assert finetune(params, replace(files, labels=tmp_path / "labels.parquet")) == {
+        "runs": 6,
+        "from_cache": 4,
+    }
 
 
 def test_seed_fold_draw_and_setting_make_other_runs(tiny, undisturbed):
     runs = [tuple(run["digest"] for run in read_all(undisturbed)[1])]
-    for params in (make_params(seed=1), make_params(base_seed=1), make_params(tune={**TUNE, "lr": 0.1})):
-        files = replace(undisturbed, predictions=undisturbed.predictions.with_name("other.parquet"), embeddings=None)
+    for params in (
+        make_params(seed=1),
+        make_params(base_seed=1),
+        make_params(tune={**TUNE, "lr": 0.1}),
+    ):
+        files = replace(
+            undisturbed,
+            predictions=undisturbed.predictions.with_name("other.parquet"),
+            embeddings=None,
+        )
         finetune(params, files)
         runs.append(tuple(run["digest"] for run in read_all(files)[1]))
     assert len({mark for marks in runs for mark in marks}) == 12
 
 
-# -- what is refused ---------------------------------------------------------------------------------------------------
+# -- what is refused ------------------------------------------------------------------------------
 
 
 def refused(params, files):
     with pytest.raises(UserError) as error:
         finetune(params, files)
-    return str(error.value).replace(str(files.encoder), "ENCODER").replace(str(files.labels.parent), "DATA")
+    return (
+        str(error.value)
+        .replace(str(files.encoder), "ENCODER")
+        .replace(str(files.labels.parent), "DATA")
+    )
 
 
 def test_an_encoder_that_has_seen_test_groups_is_refused(tiny, encoder, tmp_path):
@@ -289,10 +360,15 @@ def test_an_encoder_that_has_seen_test_groups_is_refused(tiny, encoder, tmp_path
     files = make_files(tiny, tmp_path, encoder=folder)
     write_meta(folder, source_scans=[scan_key(i) for i in (3, 20)])
     assert refused(make_params("simclr", ["linear"]), files) == (
-        "ENCODER: this encoder has seen 1 scans of groups that fold '0' tests. Pretrain it on this fold's training "
-        f"scans, or say `transductive: true`: 1 problem\n  {scan_key(3)}  of test group g1: it was pretrained on it"
+        "ENCODER: this encoder has seen 1 scans of groups that fold '0' tests. Pretrain it on this "
+        "fold's training scans, or say `transductive: true`: 1 problem\n"
+        f"  {scan_key(3)}  of test group g1: it was pretrained on it"
     )
-    parent = {"name": "mae-luna", "source_scans": [], "parents": [{"method": "simclr", "source_scans": [scan_key(1)]}]}
+    parent = {
+        "name": "mae-luna",
+        "source_scans": [],
+        "parents": [{"method": "simclr", "source_scans": [scan_key(1)]}],
+    }
     write_meta(folder, source_scans=[scan_key(20)], parents=[parent])
     assert f"{scan_key(1)}  of test group g0: parent simclr was pretrained on it" in refused(
         make_params("simclr", ["linear"]), files
@@ -308,8 +384,14 @@ def test_an_encoder_that_has_seen_test_groups_is_refused(tiny, encoder, tmp_path
 
 def test_what_does_not_go_together_is_said_in_words(tiny, encoder, tmp_path):
     files = make_files(tiny, tmp_path)
-    assert refused(make_params(), replace(files, store=None)) == "--store is missing: this encoder sees images."
-    assert refused(make_params("simclr", ["linear"]), files) == "--encoder is missing: simclr starts from weights."
+    assert (
+        refused(make_params(), replace(files, store=None))
+        == "--store is missing: this encoder sees images."
+    )
+    assert (
+        refused(make_params("simclr", ["linear"]), files)
+        == "--encoder is missing: simclr starts from weights."
+    )
     assert refused(make_params(protocols=["linear"]), files) == (
         "scratch: scratch has no protocol 'linear'. It has: finetune."
     )
@@ -317,7 +399,9 @@ def test_what_does_not_go_together_is_said_in_words(tiny, encoder, tmp_path):
     assert refused(make_params(classes=["lying", "other"]), files) == (
         "DATA/labels.parquet: labels that are no class: 'upright'. Known: lying, other"
     )
-    assert "holds 1 x 16 x 16, but the recipe says 1 x 32 x 32" in refused(make_params(recipe={"size": 32}), files)
+    assert "holds 1 x 16 x 16, but the recipe says 1 x 32 x 32" in refused(
+        make_params(recipe={"size": 32}), files
+    )
     budgets = read_table(tiny["budgets"], "budgets")
     budgets.loc[0, "scan"] = scan_key(1)
     write_table(tmp_path / "budgets.parquet", "budgets", budgets)
@@ -332,10 +416,12 @@ def test_an_encoder_that_has_diverged_is_said_so(tiny, encoder, tmp_path):
     networks.save_encoder(tmp_path / "encoder.safetensors", model)
     write_meta(tmp_path, source_scans=[])
     said = refused(make_params("simclr", ["linear"]), make_files(tiny, tmp_path, encoder=tmp_path))
-    assert said.startswith("simclr: its embeddings are not finite numbers. Its pretraining diverged")
+    assert said.startswith(
+        "simclr: its embeddings are not finite numbers. Its pretraining diverged"
+    )
 
 
-# -- fine-tuning -------------------------------------------------------------------------------------------------------
+# -- fine-tuning ----------------------------------------------------------------------------------
 
 
 def make_source(tiny, method="scratch", folder=None):
@@ -347,7 +433,9 @@ def test_steps_are_chosen_by_inner_folds_and_the_model_stops_there(tiny):
     source = make_source(tiny)
     labelled = np.arange(16, 40)
     task = Task(labelled, labelled // 2 % 2, (labelled // 4) % 3, np.arange(16), 2, key=11)
-    settings = make_params(tune={**TUNE, "steps": 20, "inner_folds": 3, "lr": 0.01}).protocol_settings.finetune
+    settings = make_params(
+        tune={**TUNE, "steps": 20, "inner_folds": 3, "lr": 0.01}
+    ).protocol_settings.finetune
     outcome = tuning.run(task, settings, source)
     stop = outcome.choices["steps"]
     assert stop in (5, 10, 15, 20)
@@ -355,7 +443,12 @@ def test_steps_are_chosen_by_inner_folds_and_the_model_stops_there(tiny):
     seen = {}
     shift = np.log(task.frequencies())
     tuning.train(
-        task, np.arange(24), settings, source, [stop], lambda step, net: seen.update({step: net.predict(source, task.test, shift)})
+        task,
+        np.arange(24),
+        settings,
+        source,
+        [stop],
+        lambda step, net: seen.update({step: net.predict(source, task.test, shift)}),
     )
     np.testing.assert_array_equal(seen[stop], outcome.test_prob)
     # Other test scans, same choices: nothing of them is looked at.
@@ -386,7 +479,9 @@ def test_balanced_drawing_does_not_change_what_a_probability_means(tiny):
     source = make_source(tiny)
     labelled = np.array([16, 17, 20, 21, 24, 25, 28, 18])  # seven lying, one upright
     task = Task(labelled, labelled // 2 % 2, np.full(8, -1), np.arange(16), 2, key=3)
-    settings = make_params(tune={"steps": 1, "batch_size": 8, "lr": 1e-9}).protocol_settings.finetune
+    settings = make_params(
+        tune={"steps": 1, "batch_size": 8, "lr": 1e-9}
+    ).protocol_settings.finetune
     outcome = tuning.run(task, settings, source)
     plain = tuning.run(task, settings.model_copy(update={"balanced": False}), source)
     odds = np.log(outcome.test_prob[:, 0] / outcome.test_prob[:, 1])
@@ -399,7 +494,9 @@ def test_a_batch_is_never_a_single_scan(tiny, n):
     source = make_source(tiny)
     labelled = np.arange(16, 16 + n)
     task = Task(labelled, labelled // 2 % 2, np.full(n, -1), np.arange(16), 2, key=3)
-    outcome = tuning.run(task, make_params(tune={"steps": 2, "batch_size": 2}).protocol_settings.finetune, source)
+    outcome = tuning.run(
+        task, make_params(tune={"steps": 2, "batch_size": 2}).protocol_settings.finetune, source
+    )
     np.testing.assert_allclose(outcome.test_prob.sum(axis=1), 1)
 
 
@@ -433,15 +530,20 @@ def test_still_falling_is_told_from_converged_and_from_noise():
 
 def test_scratch_long_has_the_steps_of_pretraining_on_top(tiny, tmp_path):
     files = make_files(tiny, tmp_path)
-    # 24 training scans in batches of 10 are 3 steps an epoch.
-    finetune(make_params("scratch-long", tune={"steps": 4, "batch_size": 4}, extra_epochs=2, extra_batch_size=10), files)
-    assert {run["choices"]["steps"] for run in read_all(files)[1]} == {10}
+    # 24 training scans in batches of 10 are 2 steps an epoch.
+    finetune(
+        make_params(
+            "scratch-long", tune={"steps": 4, "batch_size": 4}, extra_epochs=2, extra_batch_size=10
+        ),
+        files,
+    )
+    assert {run["choices"]["steps"] for run in read_all(files)[1]} == {8}
     fixed = {"method": "scratch-long", "backbone": "test_resnet", "extra_steps": 3}
     finetune(make_params("scratch-long", tune={"steps": 4, "batch_size": 4}, settings=fixed), files)
     assert {run["choices"]["steps"] for run in read_all(files)[1]} == {7}
 
 
-# -- weights from elsewhere --------------------------------------------------------------------------------------------
+# -- weights from elsewhere -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
@@ -452,11 +554,17 @@ def test_weights_of_three_channels_serve_one(tiny, tmp_path, suffix):
 
     model = timm.create_model("test_resnet")
     file = tmp_path / f"weights.{suffix}"
-    save_file(model.state_dict(), file) if suffix == "safetensors" else torch.save(model.state_dict(), file)
+    save_file(model.state_dict(), file) if suffix == "safetensors" else torch.save(
+        model.state_dict(), file
+    )
     folder = tmp_path / "encoder"
     fetch("test_resnet", str(file), folder)
     facts = json.loads((folder / "encoder.json").read_text())
-    assert (facts["method"], facts["source_scans"], facts["weights_from"]) == ("imagenet", [], file.name)
+    assert (facts["method"], facts["source_scans"], facts["weights_from"]) == (
+        "imagenet",
+        [],
+        file.name,
+    )
     files = make_files(tiny, tmp_path, encoder=folder)
     finetune(make_params("imagenet", ["linear"]), files)
     assert np.load(files.embeddings / "embeddings.npy").shape == (40, 96)
@@ -469,7 +577,9 @@ def test_weights_that_cannot_be_had_are_said_so(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="the hub cannot be reached") as error:
         fetch("test_resnet", "hub", tmp_path)
     assert way_out in str(error.value)
-    with pytest.raises(UserError, match="^backbone 'test_vit4': timm has no pretrained weights for it"):
+    with pytest.raises(
+        UserError, match=r"^backbone 'test_vit4': timm has no pretrained weights for it"
+    ):
         fetch("test_vit4", "hub", tmp_path)
     with pytest.raises(UserError, match=r"^backbone 'resnet_18' is not a timm model"):
         fetch("resnet_18", "hub", tmp_path)

@@ -81,7 +81,9 @@ def test_knn_is_its_slow_transcription(k):
     features = source.features.astype(np.float64)
     assert outcome.choices["k"] == min(k, 15)
     for position, prob in zip(task.test, outcome.test_prob, strict=True):
-        expected = slow_knn(features[task.labelled], task.targets, features[position], min(k, 15), 0.2, 3)
+        expected = slow_knn(
+            features[task.labelled], task.targets, features[position], min(k, 15), 0.2, 3
+        )
         np.testing.assert_allclose(prob, expected, rtol=1e-9)
 
 
@@ -129,13 +131,17 @@ def test_without_inner_folds_the_default_is_taken_and_flagged(name):
 def test_of_equal_candidates_the_simplest_is_taken():
     task, _ = make_task()
     same = np.full((1, 3), 1 / 3)
-    chosen = choose(task, [7, 1, 2], lambda candidate, train, held: np.repeat(same, len(held), axis=0))
+    chosen = choose(
+        task, [7, 1, 2], lambda candidate, train, held: np.repeat(same, len(held), axis=0)
+    )
     assert chosen.value == 7
     assert chosen.loss == pytest.approx(math.log(3))
 
 
 def test_one_surprise_does_not_decide():
-    assert log_loss(np.array([[1.0, 0.0], [np.nan, np.nan]]), np.array([1, 0])) == pytest.approx(-math.log(FLOOR))
+    assert log_loss(np.array([[1.0, 0.0], [np.nan, np.nan]]), np.array([1, 0])) == pytest.approx(
+        -math.log(FLOOR)
+    )
 
 
 def test_absent_and_single_classes_are_flagged_and_get_nothing():
@@ -160,7 +166,9 @@ def test_prior_is_the_frequencies():
     for fold in (0, 1):
         kept = task.targets[task.inner != fold]
         expected = np.bincount(kept, minlength=3) / len(kept)
-        np.testing.assert_allclose(outcome.val_prob[task.inner == fold], np.tile(expected, ((task.inner == fold).sum(), 1)))
+        np.testing.assert_allclose(
+            outcome.val_prob[task.inner == fold], np.tile(expected, ((task.inner == fold).sum(), 1))
+        )
     assert outcome.flags == ["constant-predictor"]
 
 

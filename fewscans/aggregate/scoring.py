@@ -157,7 +157,7 @@ def score_rows(block: Block, scored: Scored, confidence: float) -> list[dict[str
     rows = []
     flags = " ".join(sorted(scored.flags | block.flags))
     few = min(
-        len(set(fold.group[fold.target == c].tolist())) for c in range(len(block.classes)) for fold in block.folds
+        sum(len(set(fold.group[fold.target == c].tolist())) for fold in block.folds) for c in range(len(block.classes))
     )
     by_class = [(metric, label) for metric in scored.class_point for label in range(len(scored.class_point[metric]))]
     for metric, label in [*((metric, None) for metric in scored.point), *by_class]:

@@ -12,8 +12,11 @@ from fewscans.audit.thumbnails import Thumbnails, perceptual_hash, unit_vectors
 
 BLOCK = 2048
 ALL_PAIRS_UP_TO = 20_000  # scans; above, a hash chooses the pairs that are correlated
-RADIUS = 20  # of 63 bits: see find_near for what it costs in recall
-MOST_PAIRS = 50  # scans of one content whose pairs are all listed; of more, each with the first
+# Bits of 63 in which hashes of near duplicates may differ. Of all pairs of busi_128 and covid_ct
+# those correlated above 0.98 differ in up to 8 bits, those above 0.95 in up to 22.
+RADIUS, WIDE_RADIUS, WIDE_BELOW = 12, 24, 0.98
+# Scans of one content whose pairs are all listed; of more, each with the first.
+MOST_PAIRS = 50
 
 
 def find_duplicates(
@@ -27,33 +30,27 @@ def find_duplicates(
     Constant scans are left out: they show nothing, so that two of them show nothing in common.
     """
     usable = (scans["status"] == "ok").to_numpy(bool) & ~thumbnails.constant
-    exact = _exact_pairs(scans["pixel_sha256"], usable)
+    digests = scans["pixel_sha256"].fillna("").to_numpy(object)
+    exact = _exact_pairs(digests, usable)
     near = find_near(thumbnails.pictures, usable, threshold, all_pairs_up_to)
-    known = set(zip(exact["a"], exact["b"], strict=True))
-    digest = scans["pixel_sha256"].to_numpy(object)
-    same = np.array(
-        [(a, b) in known or (digest[a] == digest[b] != "") for a, b in near[["a", "b"]].to_numpy()],
-        bool,
-    )
-    pairs = pd.concat([exact, near[~same]], ignore_index=True)
+    # By digest and not by pair: of many equal scans not every pair is listed.
+    a, b = digests[near["a"]], digests[near["b"]]
+    same = (a == b) & (a != "")
+    pairs = pd.concat([exact, near[~same.astype(bool)]], ignore_index=True)
     return pairs.sort_values(["a", "b"], ignore_index=True)
 
 
-def _exact_pairs(digests: pd.Series, usable: npt.NDArray[np.bool_]) -> pd.DataFrame:
+def _exact_pairs(digests: npt.NDArray[np.object_], usable: npt.NDArray[np.bool_]) -> pd.DataFrame:
     """Pairs of equal `pixel_sha256`, correlation 1."""
-    candidates = digests[usable & digests.notna().to_numpy() & (digests != "").to_numpy()]
-    positions = pd.Series(
-        np.flatnonzero(np.isin(np.arange(len(digests)), candidates.index)), index=candidates.index
-    )
+    same: dict[str, list[int]] = {}
+    for i in np.flatnonzero(usable):
+        if digests[i]:
+            same.setdefault(digests[i], []).append(int(i))
     pairs: list[tuple[int, int]] = []
-    for _, members in positions.groupby(candidates, sort=True):
-        at = sorted(int(i) for i in members)
-        pairs += (
-            combinations(at, 2) if len(at) <= MOST_PAIRS else [(at[0], other) for other in at[1:]]
-        )
-    return _frame(
-        np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2), "exact", np.ones(len(pairs))
-    )
+    for at in same.values():
+        few = len(at) <= MOST_PAIRS
+        pairs += combinations(at, 2) if few else [(at[0], other) for other in at[1:]]
+    return _frame(np.array(pairs, dtype=np.int64).reshape(-1, 2), "exact", np.ones(len(pairs)))
 
 
 def find_near(
@@ -65,12 +62,12 @@ def find_near(
     """Pairs of [n, 32, 32] `pictures` with a Pearson correlation of at least `threshold`.
 
     Up to `all_pairs_up_to` scans every pair is correlated. Above, only pairs whose perceptual
-    hashes differ in at most 20 of 63 bits: sixteen times less arithmetic. Of the pairs above 0.98
-    in busi_128 and covid_ct all are that near (the farthest: see tests/test_audit.py).
+    hashes are near: sixteen times less arithmetic, for the risk of missing a pair.
     """
     at = np.flatnonzero(usable)
     vectors = unit_vectors(pictures[at])
     hashes = perceptual_hash(pictures[at]).astype(np.float32) if len(at) > all_pairs_up_to else None
+    radius = RADIUS if threshold >= WIDE_BELOW else WIDE_RADIUS
     found = []
     for i in range(0, len(at), BLOCK):
         for j in range(i, len(at), BLOCK):
@@ -82,7 +79,7 @@ def find_near(
                 )
             else:
                 apart = (hashes.shape[1] - hashes[i : i + BLOCK] @ hashes[j : j + BLOCK].T) / 2
-                rows, columns = np.nonzero(apart <= RADIUS)
+                rows, columns = np.nonzero(apart <= radius)
             rows, columns = rows + i, columns + j
             above = rows < columns
             found.append(_correlated(vectors, rows[above], columns[above], threshold))

@@ -51,8 +51,8 @@ def explain(item: Any, root: type[BaseModel]) -> tuple[str, str]:
         tag = context["tag"]
         return f"{place}.method", f"'{tag}' is not a method.{did_you_mean(tag, ENCODERS)}"
     if kind == "union_tag_not_found":
-        known = ", ".join(sorted(ENCODERS))
-        return f"{place}.method", f"is missing: which method makes this encoder? Known: {known}"
+        methods = ", ".join(sorted(ENCODERS))
+        return f"{place}.method", f"is missing: which method makes this encoder? Known: {methods}"
     if kind == "literal_error":
         known = re.findall(r"'([^']*)'", context["expected"]) or [context["expected"]]
         return place, f"'{given}' is not known.{did_you_mean(str(given), known)}"

@@ -145,10 +145,8 @@ def _kind(node: Mapping[str, Any]) -> str:
     if node.get("type") == "array":
         return _list_kind(node)
     if node.get("type") == "object":
-        inner = node.get("additionalProperties") or next(
-            iter(node.get("patternProperties", {}).values()), {}
-        )
-        return f"by name: {_kind(inner)}"
+        by_pattern = [*node.get("patternProperties", {}).values(), {}]
+        return f"by name: {_kind(node.get('additionalProperties') or by_pattern[0])}"
     word = WORDS.get(str(node.get("type")), "anything")
     bounds = [text.format(number(node[key])) for key, text in BOUNDS.items() if key in node]
     return ", ".join([word, *bounds])

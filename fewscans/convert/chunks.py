@@ -1,4 +1,4 @@
-"""A chunk of converted scans: ``pixels.bin`` of arrays in a row and ``index.parquet``, their list."""
+"""A chunk of converted scans: ``pixels.bin`` with their arrays, ``index.parquet`` that lists them."""
 
 from __future__ import annotations
 

@@ -146,10 +146,11 @@ def _white_is_zero(image: Image.Image) -> tuple[float, float]:
 
 def _narrow(array: npt.NDArray[np.generic], image: Image.Image) -> npt.NDArray[np.generic]:
     """What the file holds: Pillow widens signed 16-bit TIFF, and wraps unsigned 32-bit."""
-    tags = getattr(image, "tag_v2", {})
+    tags = getattr(image, "tag_v2", {_BITS_PER_SAMPLE: (16,)})  # PNG has 16 bits at most
+    # Unsigned unless said else (TIFF 6.0, section 19).
     bits, sample_format = (
         max(tags.get(_BITS_PER_SAMPLE, (32,))),
-        max(tags.get(_SAMPLE_FORMAT, (2,))),
+        max(tags.get(_SAMPLE_FORMAT, (1,))),
     )
     if bits == 16:
         return array.astype(np.int16 if sample_format == 2 else np.uint16)

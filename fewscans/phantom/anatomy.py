@@ -9,6 +9,7 @@ reconstruction: one lung, with chest wall, mediastinum and spine beside it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -148,21 +149,23 @@ class Canvas:
         self.size_px, self.spacing_mm = size_px, spacing_mm
         self.hu: Floats = np.full((size_px, size_px), AIR_HU, dtype=np.float32)
 
-    def to_px(self, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], ...]:
-        """(row, column), in pixels, of a place in the patient's frame (mm)."""
-        x, y = np.asarray(x, float) - self._centre[0], np.asarray(y, float) - self._centre[1]
-        column = (self._cos * x - self._sin * y) / self.spacing_mm
-        row = (self._sin * x + self._cos * y) / self.spacing_mm
+    def to_px(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """(row, column), in pixels, of places in the patient's frame (mm): two numbers or two arrays."""
+        x, y = x - self._centre[0], y - self._centre[1]
         middle = (self.size_px - 1) / 2
-        return row + middle, column + middle
+        row = (self._sin * x + self._cos * y) / self.spacing_mm + middle
+        column = (self._cos * x - self._sin * y) / self.spacing_mm + middle
+        return row, column
 
     def window(self, shape: Ellipse) -> tuple[slice, slice]:
-        """Rows and columns that hold all of `shape`: painting there alone is several times faster."""
-        row, column = self.to_px(shape.x, shape.y)
+        """Rows and columns that hold all of `shape`, perhaps none: painting there alone is much faster."""
         reach = max(shape.a, shape.b) / self.spacing_mm + 2
-        first = [int(np.clip(c - reach, 0, self.size_px)) for c in (row, column)]
-        last = [int(np.clip(c + reach + 2, 0, self.size_px)) for c in (row, column)]
-        return slice(first[0], last[0]), slice(first[1], last[1])
+        row, column = self.to_px(shape.x, shape.y)
+        return self._between(row, reach), self._between(column, reach)
+
+    def _between(self, middle: float, reach: float) -> slice:
+        first, last = int(middle - reach), int(middle + reach) + 2
+        return slice(max(0, min(self.size_px, first)), max(0, min(self.size_px, last)))
 
     def cover(self, shape: Ellipse, window: tuple[slice, slice] | None = None) -> Floats:
         """Share of each pixel that `shape` covers, 0 to 1, in `window` (all of the image by default)."""
@@ -189,8 +192,9 @@ class Canvas:
     def paint(self, shape: Ellipse, value_hu: float) -> None:
         """Put a uniform shape over what is there."""
         window = self.window(shape)
-        cover, under = self.cover(shape, window), self.hu[window]
-        under += cover * (np.float32(value_hu) - under)
+        under = self.hu[window]
+        if under.size:
+            under += self.cover(shape, window) * (np.float32(value_hu) - under)
 
 
 def paint_chest(canvas: Canvas, patient: Anatomy, slice_shift: float, rng: np.random.Generator) -> None:
@@ -217,9 +221,9 @@ def _paint_lungs(canvas: Canvas, p: Anatomy, z: float, rng: np.random.Generator)
     for side, lung in enumerate(p.lungs):
         lung = lung.moved(0, 0, 1 + 0.035 * z)
         window = canvas.window(lung)
+        if canvas.hu[window].size == 0:
+            continue  # the other lung, out of view
         cover, y = canvas.cover(lung, window), canvas.y[window]
-        if not cover.size:
-            continue
         depth = (y - np.float32(lung.y - lung.b)) * np.float32(0.5 / lung.b)
         value = np.float32(p.lung_hu) + np.float32(p.gravity_hu) * (depth - np.float32(0.5))
         value += _vessels(canvas, window, lung, p.vessel_seed + side, rng) * (np.float32(20) - value)
@@ -236,24 +240,29 @@ def _vessels(
 ) -> Floats:
     """Share of vessel in each pixel of `window`: branches that wander from the hilum and thin out."""
     tree = np.random.default_rng(seed)  # the tree is the patient's; a neighbouring slice cuts it a little elsewhere
-    n, steps = 12, 48
+    n, steps = 12, 80
     hilum = lung.x - np.sign(lung.x) * 0.75 * lung.a, lung.y + 0.1 * lung.b
     outward = np.pi if lung.x < 0 else 0.0
     angle = outward + tree.uniform(-1.5, 1.5, n)
     angle = angle + 0.07 * rng.standard_normal(n)
-    bend = np.cumsum(tree.normal(0, 0.11, (n, steps)), axis=1)
+    bend = np.cumsum(tree.normal(0, 0.085, (n, steps)), axis=1)
     stride = 2 * lung.b / steps * tree.uniform(0.55, 1.0, (n, 1))
     x = hilum[0] + np.cumsum(stride * np.cos(angle[:, None] + bend), axis=1)
     y = hilum[1] + np.cumsum(stride * np.sin(angle[:, None] + bend), axis=1)
-    calibre = tree.uniform(2.0, 5.5, (n, 1)) * np.linspace(1, 0.3, steps)  # mm
+    calibre = tree.uniform(1.8, 4.6, (n, 1)) * np.linspace(1, 0.3, steps)  # mm
     row, column = canvas.to_px(x, y)
-    rows, columns = window[0].stop - window[0].start, window[1].stop - window[1].start
-    i = np.rint(row).astype(int) - window[0].start
-    j = np.rint(column).astype(int) - window[1].start
-    inside = (i >= 0) & (j >= 0) & (i < rows) & (j < columns)
+    # A margin of one pixel around the window takes what falls outside.
+    rows, columns = window[0].stop - window[0].start + 2, window[1].stop - window[1].start + 2
+    row = np.clip(row - window[0].start + 1, 0, rows - 1.001)
+    column = np.clip(column - window[1].start + 1, 0, columns - 1.001)
+    i, j = row.astype(int), column.astype(int)
+    down, right = row - i, column - j
     volume = calibre**2 * stride / canvas.spacing_mm**3
-    drawn = np.bincount((i * columns + j)[inside], weights=volume[inside], minlength=rows * columns)
-    drawn = ndimage.gaussian_filter(drawn.reshape(rows, columns).astype(np.float32), 0.7, truncate=3.0)
+    # Each point is shared among its four pixels, or vessels would be staircases.
+    places = np.stack([i * columns + j, i * columns + j + 1, (i + 1) * columns + j, (i + 1) * columns + j + 1])
+    parts = np.stack([(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right]) * volume
+    drawn = np.bincount(places.ravel(), weights=parts.ravel(), minlength=rows * columns)
+    drawn = ndimage.gaussian_filter(drawn.reshape(rows, columns)[1:-1, 1:-1].astype(np.float32), 0.55, truncate=3.0)
     return np.minimum(drawn, 1, out=drawn)
 
 

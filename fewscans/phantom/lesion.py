@@ -102,7 +102,7 @@ def outline(lesion: Lesion) -> npt.NDArray[np.float64]:
 def paint_lesion(canvas: Canvas, lesion: Lesion) -> Floats:
     """Paint `lesion` and return the share of each pixel that it covers, [H, W] float32."""
     border = outline(lesion)
-    row, column = (float(v) for v in canvas.to_px(lesion.x, lesion.y))
+    row, column = canvas.to_px(lesion.x, lesion.y)
     reach = float(border.max()) / canvas.spacing_mm + 1.5
     rows = slice(max(0, int(row - reach)), min(canvas.size_px, int(row + reach) + 2))
     columns = slice(max(0, int(column - reach)), min(canvas.size_px, int(column + reach) + 2))

@@ -1,7 +1,7 @@
 """How labels are used. A protocol is one module here: `run(task, settings, source) -> Outcome`.
 
-Adding one: a module, its settings in `config/models.py`, a line below. Nothing is imported before `load` is called,
-so that a protocol without images (`prior`) never waits for torch.
+Adding one: a module, its settings in `config/models.py`, a line below. Nothing is imported before
+`load` is called, so that a protocol without images (`prior`) never waits for torch.
 """
 
 from __future__ import annotations

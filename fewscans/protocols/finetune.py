@@ -1,13 +1,15 @@
-"""All weights trained on the labelled scans: an encoder and a linear head, AdamW, a warm-up and a cosine, in steps.
+"""All weights trained on the labelled scans: encoder and linear head, AdamW, warm-up and cosine.
 
-With inner folds, the number of steps is chosen: each inner model is trained along the whole schedule and looked at
-after a quarter, a half, three quarters and all of it; the final model follows the same schedule over all labelled
-scans and stops at the best of these. Early candidates are thus read off before their learning rate has come down,
-which favours the end a little: the price of one training per inner fold instead of four.
+With inner folds, the number of steps is chosen: each inner model is trained along the whole
+schedule and looked at after a quarter, a half, three quarters and all of it; the final model
+follows the same schedule over all labelled scans and stops at the best of these. Early candidates
+are thus read off before their learning rate has come down, which favours the end a little: the
+price of one training per inner fold instead of four.
 
-Classes are drawn equally often (`balanced`), which tells the network that they are equally frequent; the frequencies
-of the labelled scans are put back into its logits (Saerens et al. 2002; Menon et al. 2021, section 4.1), so that its
-probabilities mean the same as those of the other protocols.
+Classes are drawn equally often (`balanced`), which tells the network that they are equally
+frequent; the frequencies of the labelled scans are put back into its logits (Saerens et al. 2002;
+Menon et al. 2021, section 4.1), so that its probabilities mean the same as those of the other
+protocols.
 
 Shapes: B batch, n labelled, m test scans, K classes, S steps, E embedding.
 """
@@ -28,15 +30,17 @@ from fewscans.config.models import FinetuneSettings
 from fewscans.protocols.task import Outcome, Task, common_flags, log_loss
 
 FRACTIONS = (0.25, 0.5, 0.75, 1.0)
-# Of the loss of a guess among the classes: less than this is converged, and a fall smaller than this is none.
+# Of the loss of a guess among the classes: less than this is converged, and a fall smaller than
+# this is none.
 SMALL = 0.1
 
 
 def run(task: Task, settings: FinetuneSettings, source: Any) -> Outcome:
-    """Probabilities of a fine-tuned network; embeddings of the test scans too, where `source.frozen` is False.
+    """Probabilities of a fine-tuned network; test embeddings too, if not `source.frozen`.
 
-    Flags: `no-inner-validation` where inner folds are wanted and not there, `not-converged` (see `still_falling`),
-    `diverged` where the network gave no finite number; class frequencies then stand in its place.
+    Flags: `no-inner-validation` where inner folds are wanted and not there, `not-converged` (see
+    `still_falling`), `diverged` where the network gave no finite number; class frequencies then
+    stand in its place.
     """
     wanted = settings.inner_folds > 0
     folds = task.inner_folds[: settings.inner_folds]
@@ -82,7 +86,12 @@ def _choose_steps(
         train(task, among, settings, source, stops, look)
     losses = {stop: log_loss(prob[stop], task.targets) for stop in stops}
     best = min(stops, key=lambda stop: (round(losses[stop], 9), stop))
-    choices = {"steps": best, "by": "inner-folds", "inner_loss": round(losses[best], 6), "inner_folds": len(folds)}
+    choices = {
+        "steps": best,
+        "by": "inner-folds",
+        "inner_loss": round(losses[best], 6),
+        "inner_folds": len(folds),
+    }
     return best, prob[best], choices
 
 
@@ -106,15 +115,18 @@ class Classifier(nn.Module):
         return self.head(self.encoder(x))
 
     def predict(
-        self, source: Any, positions: NDArray[np.int64], shift: NDArray[np.float64], batch: int = 256
+        self,
+        source: Any,
+        positions: NDArray[np.int64],
+        shift: NDArray[np.float64],
+        batch: int = 256,
     ) -> NDArray[np.float64]:
-        """[m, K] probabilities in evaluation mode; the mode is put back. `shift`: [K], added to the logits."""
+        """[m, K] probabilities in evaluation mode, with `shift` [K] added to the logits."""
         was = self.training
         self.eval()
-        parts = []
+        some = [positions[first : first + batch] for first in range(0, len(positions), batch)]
         with torch.inference_mode(), source.autocast():
-            for start in range(0, len(positions), batch):
-                parts.append(self(source.resident.batch(positions[start : start + batch])).float())
+            parts = [self(source.resident.batch(one)).float() for one in some]
         self.train(was)
         logits = torch.cat(parts).cpu().numpy().astype(np.float64) + shift
         weight = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -129,14 +141,18 @@ def train(
     stops: list[int],
     look: Callable[[int, Classifier], None],
 ) -> tuple[Classifier, NDArray[np.float64]]:
-    """(network, [S] training losses) after `stops[-1]` steps on the labelled scans `among`; `look` at each stop."""
+    """(network, [S] training losses) after `stops[-1]` steps on `among`; `look` at each stop."""
     net = Classifier(source.make_encoder(task.key), task.n_classes, keyed.key_of("head", task.key))
     net = optim.place(net, source.device)
-    positions, targets = task.labelled[among], torch.from_numpy(task.targets[among]).to(source.device)
+    positions = task.labelled[among]
+    targets = torch.from_numpy(task.targets[among]).to(source.device)
     keys = source.resident.keys[positions]
-    # With one scan alone a batch would have one row, which batch norm cannot take: it is drawn twice.
+    # With one scan alone a batch would have one row, which batch norm cannot take: it is drawn
+    # twice.
     batch = max(2, min(settings.batch_size, len(among)))
-    order, turns = sample_order(task.targets[among], keys, task.key, stops[-1], batch, balanced=settings.balanced)
+    order, turns = sample_order(
+        task.targets[among], keys, task.key, stops[-1], batch, balanced=settings.balanced
+    )
     policy = augment.policy(settings.strength, kind="supervised")
     augment_key = keyed.key_of("supervised", task.key)
     optimizer = optim.make_optimizer(net, settings.lr, settings.weight_decay)
@@ -145,11 +161,15 @@ def train(
     for step in range(stops[-1]):
         picked = order[step]
         x = source.resident.batch(positions[picked])
-        x = augment.apply(x, keys[picked], seed_key=augment_key, epoch=turns[step], view=0, policy=policy)
+        x = augment.apply(
+            x, keys[picked], seed_key=augment_key, epoch=turns[step], view=0, policy=policy
+        )
         optim.set_lr(optimizer, optim.lr_at(step, settings.steps, settings.warmup, settings.lr))
         with source.autocast():
             logits = net(x)
-        loss = functional.cross_entropy(logits.float(), targets[torch.from_numpy(picked).to(source.device)])
+        loss = functional.cross_entropy(
+            logits.float(), targets[torch.from_numpy(picked).to(source.device)]
+        )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -160,12 +180,19 @@ def train(
 
 
 def sample_order(
-    targets: NDArray[np.int64], keys: NDArray[np.uint64], key: int, steps: int, batch: int, *, balanced: bool
+    targets: NDArray[np.int64],
+    keys: NDArray[np.uint64],
+    key: int,
+    steps: int,
+    batch: int,
+    *,
+    balanced: bool,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """([steps, batch] indices into the labelled scans, [steps, batch] which pass of its class a scan is drawn in).
+    """[steps, batch] indices into the labelled scans, and the pass that each is drawn in.
 
-    Classes come in turn. In every pass of a class each of its scans comes once, in an order keyed by (key, pass,
-    scan); its augmentation is keyed by (key, pass, scan) too, so that a scan drawn twice in a step is seen two ways.
+    Classes come in turn. In every pass of a class each of its scans comes once, in an order keyed
+    by (key, pass, scan); its augmentation is keyed by (key, pass, scan) too, so that a scan drawn
+    twice in a step is seen two ways.
     """
     classes = np.unique(targets) if balanced else np.zeros(1, dtype=np.int64)
     order, turns = np.empty(steps * batch, dtype=np.int64), np.empty(steps * batch, dtype=np.int64)
@@ -174,7 +201,9 @@ def sample_order(
         slots = np.arange(i, len(order), len(classes))
         n, n_passes = len(members), -(-len(slots) // len(members))
         passes = np.repeat(np.arange(n_passes), n)
-        drawn = keyed.uniform(keyed.key_of("sample", key), passes, np.tile(keys[members], n_passes), 0, 1)
+        drawn = keyed.uniform(
+            keyed.key_of("sample", key), passes, np.tile(keys[members], n_passes), 0, 1
+        )
         shuffled = np.argsort(drawn.reshape(n_passes, n), axis=1, kind="stable")
         order[slots] = members[shuffled].ravel()[: len(slots)]
         turns[slots] = passes[: len(slots)]
@@ -182,7 +211,7 @@ def sample_order(
 
 
 def _shift(task: Task, among: NDArray[np.int64], settings: FinetuneSettings) -> NDArray[np.float64]:
-    """[K] what brings equally drawn classes back to their frequencies; 0 where classes were drawn as they come."""
+    """[K] what brings equally drawn classes back to their frequencies; 0 if drawn as they come."""
     frequencies = task.frequencies(among)
     if not settings.balanced:
         return np.zeros(task.n_classes)
@@ -191,8 +220,11 @@ def _shift(task: Task, among: NDArray[np.int64], settings: FinetuneSettings) -> 
 
 
 def still_falling(losses: NDArray[np.float64], n_classes: int) -> bool:
-    """Whether training ended too early: the mean loss of the last quarter is above `SMALL` times that of a guess, and
-    below that of the third quarter by more than `SMALL` of a guess and two standard errors. Needs 16 steps.
+    """Whether training ended too early.
+
+    It did where the mean loss of the last quarter is above `SMALL` times that of a guess, and
+    below that of the third quarter by more than `SMALL` of a guess and two standard errors. Needs
+    16 steps.
     """
     quarter = len(losses) // 4
     if quarter < 4 or n_classes < 2:

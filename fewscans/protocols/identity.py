@@ -1,7 +1,7 @@
 """Digests of what a run follows from, and finished runs in the cache under them. No torch here.
 
-Names of arms, folds and budgets are not in a digest: what they stand for is. The fold's name and the seed come in by
-the keys of the random numbers alone, where there are any.
+Names of arms, folds and budgets are not in a digest: what they stand for is. The fold's name and
+the seed come in by the keys of the random numbers alone, where there are any.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ LIBRARIES = {
     "features": ("numpy", "scipy", "scikit-learn"),
     "weights": ("numpy", "torch", "timm"),
 }
-CODE = {"nothing": "fewscans.protocols.task", "features": "fewscans.protocols.task", "weights": "fewscans.protocols.source"}
+CODE = {
+    "nothing": "fewscans.protocols.task",
+    "features": "fewscans.protocols.task",
+    "weights": "fewscans.protocols.source",
+}
 
 
 class Identity:
@@ -54,14 +58,18 @@ class Identity:
     @cached_property
     def pixels(self) -> list[str]:
         """Digest of each scan's pixels in the store."""
-        return [] if self.store is None else [str(one) for one in self.store.digests(self.fold.scans)]
+        return (
+            [] if self.store is None else [str(one) for one in self.store.digests(self.fold.scans)]
+        )
 
     @cached_property
     def start(self) -> dict[str, Any]:
         """The weights that training or embedding starts from, before any label is seen."""
         settings, recipe = self.params.settings, self.params.recipe
         made: dict[str, Any] = {
-            "backbone": settings.backbone, "patch_size": settings.patch_size, "recipe": recipe.model_dump(mode="json"),
+            "backbone": settings.backbone,
+            "patch_size": settings.patch_size,
+            "recipe": recipe.model_dump(mode="json"),
         }
         if settings.source != "none" and self.folder is not None:
             made["weights"] = sha256_file(self.folder / "encoder.safetensors")
@@ -87,14 +95,16 @@ class Identity:
     @cached_property
     def of_features(self) -> str:
         """Digest of the frozen embeddings of all scans of the fold."""
-        return digest({
-            "what": "features",
-            "start": self.start,
-            "scans": list(zip(self.fold.scans, self.pixels, strict=True)),
-            "machine": self.machine,
-            "code": code_digest("fewscans.protocols.source"),
-            "versions": {name: version(name) for name in LIBRARIES["weights"]},
-        })
+        return digest(
+            {
+                "what": "features",
+                "start": self.start,
+                "scans": list(zip(self.fold.scans, self.pixels, strict=True)),
+                "machine": self.machine,
+                "code": code_digest("fewscans.protocols.source"),
+                "versions": {name: version(name) for name in LIBRARIES["weights"]},
+            }
+        )
 
     def of_run(self, protocol: str, task: Task) -> str:
         """Digest of one protocol on one budget and draw."""
@@ -116,16 +126,25 @@ class Identity:
         if needs == "weights":
             used = [*task.labelled, *task.test]
             parts |= {
-                "start": self.start, "pixels": [self.pixels[i] for i in used], "key": task.key, "machine": self.machine,
+                "start": self.start,
+                "pixels": [self.pixels[i] for i in used],
+                "key": task.key,
+                "machine": self.machine,
             }
         return digest(parts)
 
     def encoder_facts(self) -> dict[str, Any]:
-        """What tables say about the encoder: single values and settings of encoder.json, not its lists of scans."""
-        facts = {k: v for k, v in self.encoder.items() if isinstance(v, str | int | float | bool) or k == "settings"}
+        """What tables say about the encoder: single values and settings of encoder.json."""
+        facts = {
+            k: v
+            for k, v in self.encoder.items()
+            if isinstance(v, str | int | float | bool) or k == "settings"
+        }
         facts.setdefault("transductive", False)
         facts.setdefault("digest", digest(self.start))
-        facts["parents"] = [str(one.get("name") or one.get("method")) for one in self.encoder.get("parents") or []]
+        facts["parents"] = [
+            str(one.get("name") or one.get("method")) for one in self.encoder.get("parents") or []
+        ]
         return facts
 
 
@@ -147,7 +166,11 @@ def recall_run(cache: Cache, mark: str) -> tuple[Outcome, float] | None:
         return None
     facts = json.loads(str(arrays["facts"]))
     outcome = Outcome(
-        arrays["test_prob"], arrays.get("val_prob"), facts["choices"], facts["flags"], arrays.get("test_embeddings")
+        arrays["test_prob"],
+        arrays.get("val_prob"),
+        facts["choices"],
+        facts["flags"],
+        arrays.get("test_embeddings"),
     )
     return outcome, facts["device_seconds"]
 

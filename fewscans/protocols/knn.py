@@ -1,7 +1,7 @@
 """k nearest neighbours by cosine in standardised features; k chosen by inner folds.
 
-A neighbour votes with exp(similarity / temperature), as in Wu et al. 2018 (section 3.4), the protocol that DINO and
-others report.
+A neighbour votes with exp(similarity / temperature), as in Wu et al. 2018 (section 3.4), the
+protocol that DINO and others report.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from fewscans.protocols.task import Outcome, Task, choose, common_flags
 def run(task: Task, settings: KnnSettings, source: Any) -> Outcome:
     """Probabilities by weighted votes.
 
-    `source.features`: [N, E], a row per scan of the fold. k is at most the number of labelled scans. Flag:
-    `no-inner-validation` where k is the default.
+    `source.features`: [N, E], a row per scan of the fold. k is at most the number of labelled
+    scans. Flag: `no-inner-validation` where k is the default.
     """
     features = np.asarray(source.features, dtype=np.float64)
     x, n = features[task.labelled], len(task.labelled)
@@ -48,7 +48,7 @@ def vote(
     temperature: float,
     n_classes: int,
 ) -> NDArray[np.float64]:
-    """[m, K] shares of the votes of the k nearest of `x` [n, E]; of equally near ones the first counts."""
+    """[m, K] shares of votes of the k nearest of `x` [n, E]; of equally near ones the first."""
     scaler = StandardScaler().fit(x)
     similarity = _unit(scaler.transform(x_new)) @ _unit(scaler.transform(x)).T  # [m, n]
     nearest = np.argsort(-similarity, axis=1, kind="stable")[:, : min(k, len(x))]

@@ -1,8 +1,9 @@
 """Logistic regression on frozen, standardised features; its strength chosen by inner folds.
 
-Features are standardised with the mean and spread of the labelled scans that the model is fitted on. Classes are not
-reweighted: probabilities then follow the frequencies of the labelled scans, as those of `prior`, `knn` and
-`finetune` do, and stay comparable between arms; ranking metrics hardly see the difference.
+Features are standardised with the mean and spread of the labelled scans that the model is fitted
+on. Classes are not reweighted: probabilities then follow the frequencies of the labelled scans, as
+those of `prior`, `knn` and `finetune` do, and stay comparable between arms; ranking metrics hardly
+see the difference.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ from fewscans.protocols.task import Outcome, Task, choose, common_flags
 def run(task: Task, settings: LinearSettings, source: Any) -> Outcome:
     """Probabilities of a linear probe.
 
-    `source.features`: [N, E], a row per scan of the fold. Flags: `no-inner-validation` where C is the default,
-    `not-converged` where the solver stopped at `max_iter`.
+    `source.features`: [N, E], a row per scan of the fold. Flags: `no-inner-validation` where C is
+    the default, `not-converged` where the solver stopped at `max_iter`.
     """
     features = np.asarray(source.features, dtype=np.float64)
     x = features[task.labelled]
 
     def predict(c: float, train: NDArray[np.int64], held: NDArray[np.int64]) -> NDArray[np.float64]:
-        return fit_predict(x[train], task.targets[train], x[held], c, task.n_classes, settings.max_iter)[0]
+        return fit_predict(
+            x[train], task.targets[train], x[held], c, task.n_classes, settings.max_iter
+        )[0]
 
     chosen = choose(task, sorted(settings.c), predict)
     c = settings.default_c if chosen is None else chosen.value

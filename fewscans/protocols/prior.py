@@ -1,4 +1,4 @@
-"""Class frequencies of the labelled scans, whatever the image: what a predictor that has learned nothing scores."""
+"""Class frequencies of the labelled scans, whatever the image: the score of learning nothing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""What protocols take from one encoder on one fold: pixels on the device, fresh networks, frozen embeddings.
+"""What protocols take from one encoder on one fold: pixels, fresh networks, frozen embeddings.
 
-Everything is made when first asked for, so that a job whose runs all stand in the cache loads no network.
+Everything is made when first asked for, so that a job whose runs all stand in the cache loads no
+network.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -39,7 +39,12 @@ class Source:
     """
 
     def __init__(
-        self, params: FinetuneParams, store: Store, scans: list[str], train: NDArray[np.int64], folder: Path | None
+        self,
+        params: FinetuneParams,
+        store: Store,
+        scans: list[str],
+        train: NDArray[np.int64],
+        folder: Path | None,
     ) -> None:
         self.params = params
         self.store, self.scans, self.train, self.folder = store, scans, train, folder
@@ -58,7 +63,7 @@ class Source:
         return Resident(self.store, self.scans, self.device)
 
     def make_encoder(self, key: int) -> nn.Module:
-        """A network to be trained: a copy of the encoder, or random weights keyed by `key` where it has none."""
+        """A network to be trained: a copy of the encoder, or for scratch weights keyed by `key`."""
         if self.frozen:
             return copy.deepcopy(self._encoder)
         return self._untrained(keyed.key_of("init", key))
@@ -83,10 +88,16 @@ class Source:
         if settings.source == "weights":
             file = self.folder / "encoder.safetensors"
             model = networks.load_pretrained(
-                settings.backbone, file, size=recipe.size, channels=recipe.channels, patch_size=settings.patch_size
+                settings.backbone,
+                file,
+                size=recipe.size,
+                channels=recipe.channels,
+                patch_size=settings.patch_size,
             )
         else:
-            model, _ = networks.load_encoder(self.folder, size=recipe.size, channels=recipe.channels)
+            model, _ = networks.load_encoder(
+                self.folder, size=recipe.size, channels=recipe.channels
+            )
         return optim.place(model, self.device)
 
     @cached_property
@@ -99,11 +110,13 @@ class Source:
             The encoder gives numbers that are not finite.
         """
         began = time.perf_counter()
-        made = networks.embed(self._encoder, self.resident, np.arange(len(self.scans))).astype(np.float32)
+        made = networks.embed(self._encoder, self.resident, np.arange(len(self.scans))).astype(
+            np.float32
+        )
         if not np.isfinite(made).all():
             raise UserError(
-                f"{self.params.encoder}: its embeddings are not finite numbers. Its pretraining diverged: set a "
-                "smaller `lr`, or `clip_grad_norm`."
+                f"{self.params.encoder}: its embeddings are not finite numbers. Its pretraining "
+                "diverged: set a smaller `lr`, or `clip_grad_norm`."
             )
         self.embedding_seconds = time.perf_counter() - began
         return made
@@ -118,11 +131,10 @@ class Source:
         self.features, self.embedding_seconds = features, seconds
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Mixed precision where the settings and the device have it (bf16 on CUDA), else nothing."""
+        """Mixed precision where settings and device have it (bf16 on CUDA), else nothing."""
         return optim.autocast(self.device, self.precision)
 
 
 def random_key(params: FinetuneParams) -> int:
     """Of the weights of an untrained frozen encoder."""
     return keyed.key_of("random", params.base_seed, params.seed, params.fold)
-

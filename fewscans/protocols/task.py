@@ -1,4 +1,4 @@
-"""One use of labels: what a protocol is given, what it gives back, and how a choice is made by inner folds.
+"""One use of labels: what a protocol is given and gives back, and how inner folds choose.
 
 Shapes: n labelled scans, m test scans, K classes. No torch here.
 """
@@ -12,7 +12,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-# A vote of nought costs 6.9 nats instead of infinity, so that one surprise does not decide between candidates.
+# A vote of nought costs 6.9 nats instead of infinity, so that one surprise does not decide between
+# candidates.
 FLOOR = 1e-3
 # Probabilities that vary by less over all test scans say nothing.
 CONSTANT = 1e-6
@@ -23,7 +24,7 @@ Predict = Callable[[Any, NDArray[np.int64], NDArray[np.int64]], NDArray[np.float
 
 @dataclass(frozen=True)
 class Task:
-    """Labelled scans of one budget and draw, and the scans to be predicted. Test targets are not in it."""
+    """Labelled scans of one budget and draw, and the scans to predict, without their targets."""
 
     labelled: NDArray[np.int64]
     """[n] positions among the fold's scans."""
@@ -61,7 +62,7 @@ class Outcome:
     test_prob: NDArray[np.float64]
     """[m, K], rows sum to 1."""
     val_prob: NDArray[np.float64] | None = None
-    """[n, K] inner out-of-fold predictions with what was chosen; NaN where a scan was never held out."""
+    """[n, K] inner out-of-fold predictions with what was chosen; NaN where never held out."""
     choices: dict[str, Any] = field(default_factory=dict)
     """What was chosen, and by what."""
     flags: list[str] = field(default_factory=list)
@@ -80,11 +81,12 @@ class Choice(Generic[C]):
 
 
 def choose(task: Task, candidates: Sequence[C], predict: Predict) -> Choice[C] | None:
-    """The candidate with the smallest log-loss of inner out-of-fold predictions; None without inner folds.
+    """The candidate with the smallest inner out-of-fold log-loss; None without inner folds.
 
-    `candidates` stand from the simplest model on: of equal ones the first is taken. `predict(candidate, train, held)`
-    fits on the labelled scans `train` and gives [len(held), K]. Log-loss, not AUROC: a dozen patients leave two or
-    three per inner fold, where a ranking has too few steps to tell candidates apart.
+    `candidates` stand from the simplest model on: of equal ones the first is taken.
+    `predict(candidate, train, held)` fits on the labelled scans `train` and gives [len(held), K].
+    Log-loss, not AUROC: a dozen patients leave two or three per inner fold, where a ranking has too
+    few steps to tell candidates apart.
     """
     if not task.inner_folds:
         return None
@@ -101,7 +103,7 @@ def choose(task: Task, candidates: Sequence[C], predict: Predict) -> Choice[C] |
 
 
 def log_loss(prob: NDArray[np.float64], targets: NDArray[np.int64]) -> float:
-    """Mean -log of the probability given to the true class, floored at `FLOOR`; rows of NaN are passed over."""
+    """Mean -log of the true class's probability, floored at `FLOOR`; rows of NaN are left out."""
     given = prob[np.arange(len(targets)), targets]
     given = given[~np.isnan(given)]
     return float(np.log(1 / np.maximum(given, FLOOR)).mean())
