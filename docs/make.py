@@ -26,12 +26,16 @@ def contracts(text: str) -> str:
     marked = [name for _, name in re.findall(r"(<!-- columns: (\w+) -->)", text)]
     if sorted(marked) != sorted(COLUMNS):
         differing = ", ".join(sorted(set(marked) ^ set(COLUMNS)))
-        raise SystemExit(f"docs/contracts.md: a mark `<!-- columns: NAME -->` for each table: {differing}")
+        raise SystemExit(
+            f"docs/contracts.md: a mark `<!-- columns: NAME -->` for each table: {differing}"
+        )
 
     def table(match: re.Match[str]) -> str:
         lines = ["| column | type |", "| --- | --- |"]
         for name, kind in COLUMNS[match[2]].items():
-            word = str(kind).replace("<item: ", " of ").replace("<element: ", " of ").replace(">", "")
+            word = (
+                str(kind).replace("<item: ", " of ").replace("<element: ", " of ").replace(">", "")
+            )
             lines.append(f"| `{name}` | {word} |")
         return match[1] + "\n" + "\n".join(lines) + "\n"
 
@@ -53,7 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 with a diff")
     arguments = parser.parse_args(argv)
     written = DOCS / "contracts.md"
-    made = {written: contracts(written.read_text(encoding="utf-8")), DOCS / "notes/index.md": notes()}
+    made = {
+        written: contracts(written.read_text(encoding="utf-8")),
+        DOCS / "notes/index.md": notes(),
+    }
     behind = 0
     for path, text in made.items():
         old = path.read_text(encoding="utf-8") if path.is_file() else ""
@@ -61,7 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             continue
         behind = 1
         if arguments.check:
-            diff = difflib.unified_diff(old.splitlines(), text.splitlines(), path.name, "generated", lineterm="")
+            diff = difflib.unified_diff(
+                old.splitlines(), text.splitlines(), path.name, "generated", lineterm=""
+            )
             print("\n".join(diff), file=sys.stderr)
         else:
             path.write_text(text, encoding="utf-8")

@@ -162,7 +162,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             continue
         behind = 1
         if arguments.check:
-            diff = difflib.unified_diff(old.splitlines(), text.splitlines(), name, "from constraints.txt", "", "", 1, "")
+            diff = difflib.unified_diff(
+                old.splitlines(), text.splitlines(), name, "from constraints.txt", "", "", 1, ""
+            )
             print("\n".join(diff), file=sys.stderr)
         else:
             path.write_text(text, encoding="utf-8")

@@ -111,10 +111,16 @@ def weighted_ranking(positive: NDArray[np.bool_], score: Floats, weights: Floats
         hits = true[reached]
         lost = (false + below[above]) / 2 if tied else false
         with np.errstate(invalid="ignore", divide="ignore"):
-            auroc[part] = 1 - (w_up * lost).sum(axis=0) / (true[-1] * below[-1])
+            auroc[part] = 1 - _column_sums(w_up * lost) / (true[-1] * below[-1])
             share = np.divide(hits, hits + false, out=np.zeros_like(hits), where=hits > 0)
-            precision[part] = (w_up * share).sum(axis=0) / true[-1]
+            precision[part] = _column_sums(w_up * share) / true[-1]
     return auroc, precision
+
+
+def _column_sums(values: Floats) -> Floats:
+    """Sum over rows, one after the other: `sum` adds in another order where there is but one column."""
+    total: Floats = np.cumsum(values, axis=0, out=values)[-1]
+    return total
 
 
 def weighted_confusion(target: Ints, predicted: Ints, n_classes: int, weights: Floats) -> Floats:

@@ -12,7 +12,7 @@ from fewscans.files import atomic, write_text
 
 # A sign that survives print, colour blindness and a pipe.
 MARKS = {"gain": "+", "worse": "-", "no gain": "=", "cannot tell": "?"}
-LEGEND = "+ gain, = no gain, - worse, ? cannot tell (against the baseline, simultaneous over arms)"
+LEGEND = "+ gain, = no gain, - worse, ? cannot tell, against the baseline"
 FLAGS = {
     "class-missing": "a fold lacks a class; ranking metrics leave it out",
     "constant-predictor": "gives every patient the same probabilities in a fold",
@@ -21,7 +21,7 @@ FLAGS = {
     "incomplete": "some draws lack a seed and were left out",
     "no-inner-validation": "too few labels to choose settings; documented defaults",
     "no-patient-ids": "nobody knows whose scans these are",
-    "no-validation-score": "no inner predictions, so it can't be named best",
+    "no-validation-score": "no inner predictions, so it cannot be named best",
     "not-converged": "the training loss still fell at the end",
     "patients-with-several-classes": "such a patient counts once in each class",
     "training-variance-unknown": "too few draws and seeds to tell luck from gain",
@@ -110,7 +110,7 @@ def markdown_table(frame: pd.DataFrame, metric: str) -> str:
             f"| {_escape(arm, _MARKDOWN)} | " + " | ".join(cell(arm, budget) for budget in budgets) + " |" for arm in cells
         ]
         lines.append("")
-    lines += [f"{LEGEND}. Bold: best by inner validation.", ""]
+    lines += [f"{LEGEND} (simultaneous over arms). Bold: best by inner validation.", ""]
     lines += [f"{i}. {_escape(text, _MARKDOWN)}" for i, text in _footnotes(numbers)]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -59,8 +59,14 @@ wildcard_constraints:
 
 
 def settings(model):
-    """Params as text for --params: the slice of the settings that a script uses."""
-    return json.dumps(model.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
+    """Params as text for --params: the slice that a script uses, resolved, so that a new default counts as a change."""
+    return json.dumps(model.model_dump(mode="json"), sort_keys=True)
+
+
+def flag(name, keys, values):
+    """A flag with KEY=VALUE arguments; nothing where there are none."""
+    pairs = [f"{key}={value}" for key, value in zip(keys, values)]
+    return [name, *pairs] if pairs else []
 
 
 def dataset_settings(name):

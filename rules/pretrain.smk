@@ -37,9 +37,11 @@ rule pretrain:
         cfg=lambda w: settings(pretrain_params(w)),
         code=lambda w: code_digest("scripts.pretrain", methods=[PLAN.encoders[w.encoder].method]),
         store=lambda w: str(Path(store(w.dataset, w.recipe)[0]).parent),
-        pools=lambda w: [
-            f"{pool}={Path(store(pool, w.recipe)[0]).parent}" for pool in dataset_settings(w.dataset).pools
-        ],
+        pools=lambda w: flag(
+            "--pool",
+            dataset_settings(w.dataset).pools,
+            [Path(store(pool, w.recipe)[0]).parent for pool in dataset_settings(w.dataset).pools],
+        ),
         out=lambda w, output: str(Path(output.meta).parent),
     log:
         "logs/pretrain/{encoder}.{recipe}.{dataset}.{fold}.{seed}.log",
@@ -50,7 +52,7 @@ rule pretrain:
         **cost("gpu"),
     shell:
         'python "$SCRIPTS/pretrain.py" --params {params.cfg:q} --store {params.store:q} --folds {input.folds:q}'
-        " --pool {params.pools:q} --out {params.out:q}"
+        " {params.pools:q} --out {params.out:q}"
         f" --cache {shlex.quote(W)}/cache --checkpoints {shlex.quote(W)}/checkpoints &> {{log:q}}"
 
 

@@ -27,7 +27,7 @@ rule folds:
     params:
         cfg=lambda w: settings(folds_params(w)),
         code=code_digest("fewscans.split.folds"),
-        pools=lambda w, input: [f"{p}={f}" for p, f in zip(dataset_settings(w.dataset).pools, input.pools)],
+        pools=lambda w, input: flag("--pool-labels", dataset_settings(w.dataset).pools, input.pools),
     log:
         "logs/folds/{dataset}.log",
     benchmark:
@@ -37,7 +37,7 @@ rule folds:
         **cost("light"),
     shell:
         'python "$SCRIPTS/split.py" folds --params {params.cfg:q} --labels {input.labels:q}'
-        " --pool-labels {params.pools:q} --out {output:q} &> {log:q}"
+        " {params.pools:q} --out {output:q} &> {log:q}"
 
 
 rule budgets:

@@ -204,7 +204,7 @@ def write_csv(path: Path, rows: Sequence[dict[str, str]], delimiter: str = ",") 
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_table() -> Callable[..., Path]:
     """`write_table(path, rows, delimiter=",")` -> path of a label table."""
     return write_csv

@@ -253,7 +253,7 @@ def test_every_method_can_be_an_encoder_under_its_own_name(name):
 
 
 def test_config_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(UserError, match="no such file. Copy config/examples/template.yaml"):
+    with pytest.raises(UserError, match=r"no such file\. Copy config/examples/template\.yaml"):
         read_config_file(tmp_path / "none.yaml")
     (tmp_path / "broken.yaml").write_text("a: [1,\nb: 2")
     with pytest.raises(UserError, match="not valid YAML"):

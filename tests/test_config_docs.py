@@ -66,7 +66,10 @@ def test_every_setting_is_described():
 def test_reference_has_every_key_of_a_config():
     text = reference.config_reference()
     keys = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
-    models = [Config, *(model for model in all_settings() if model.__module__ != "fewscans.config.stages")]
+    models = [
+        Config,
+        *(model for model in all_settings() if model.__module__ != "fewscans.config.stages"),
+    ]
     hidden = {"EncoderSettings", "PretrainSettings"}  # bases; their keys stand at each method
     for model in models:
         assert set(model.model_fields) <= keys
@@ -87,5 +90,7 @@ def test_configs_of_ours_pass_the_schema_and_load(path):
 )
 def test_schema_refuses_what_load_refuses(changes):
     raw = {"datasets": {"mine": {"root": "x"}}, **changes}
-    validator = jsonschema.Draft202012Validator(json.loads((ROOT / "config/schema.json").read_text()))
+    validator = jsonschema.Draft202012Validator(
+        json.loads((ROOT / "config/schema.json").read_text())
+    )
     assert not validator.is_valid(raw)

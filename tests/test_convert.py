@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import os
@@ -68,7 +69,7 @@ def test_16_bit_gray_stays_16_bit(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_16_bit_colour_is_not_cut_down_to_8(tmp_path, kind):
-    import SimpleITK as sitk
+    import SimpleITK as sitk  # noqa: N813
 
     array = RNG.integers(0, 65536, (5, 7, 3), dtype=np.uint16)
     named = tmp_path / f"a.{kind.lower()}"
@@ -193,7 +194,7 @@ def test_any_gray_image_comes_back_as_it_was(tmp_path_factory, array):
 
 
 def gdcm(path: Path) -> np.ndarray:
-    import SimpleITK as sitk
+    import SimpleITK as sitk  # noqa: N813
 
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
@@ -388,8 +389,8 @@ def test_a_file_cut_anywhere_is_unreadable_or_whole_never_a_crash(tmp_path, writ
             (tmp_path / "cut").write_bytes(data[: int(len(data) * share)])
             try:
                 made = read(tmp_path / "cut").physical()
-            except Unreadable as error:
-                assert error.reason
+            except Unreadable:
+                continue
             else:  # only the trailer was cut
                 np.testing.assert_array_equal(made, whole, err_msg=path.name)
 
@@ -404,12 +405,8 @@ def test_a_file_with_wrong_bytes_is_never_a_crash(tmp_path_factory, write_dicom,
         place = data.draw(st.integers(0, min(len(content), 700) - 1))
         content[place] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
-    try:
-        scan = read(path)
-    except Unreadable as error:
-        assert "\n" not in error.reason
-    else:
-        assert scan.array.shape[0] in (1, 3)
+    with contextlib.suppress(Unreadable):
+        assert read(path).array.shape[0] in (1, 3)
 
 
 def test_a_bomb_is_refused_by_its_header(tmp_path, monkeypatch, write_dicom):
@@ -533,6 +530,17 @@ def test_a_folder_per_class_needs_no_table(tmp_path):
     assert [source.path for source in fewer] == ["ill/a.png", "well/a.png"]
 
 
+def test_a_name_that_is_no_text_is_refused_in_words(tmp_path):
+    for name in (b"ill/a.png", b"well/\xff\xfe.png"):
+        path = os.path.join(os.fsencode(tmp_path), name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as handle:
+            handle.write(b"x")
+    with pytest.raises(UserError, match="is not valid UTF-8; rename the file") as caught:
+        list_scans(ConvertParams(dataset="d", root=str(tmp_path)))
+    str(caught.value).encode()  # can be printed anywhere
+
+
 def test_the_script_says_what_is_wrong_and_ends_with_2(tmp_path, script, capsys):
     params = ConvertParams(dataset="d", root=str(tmp_path / "none")).model_dump_json()
     assert script("convert").main(["--params", params, "--out", str(tmp_path / "o")]) == 2
@@ -608,7 +616,7 @@ def test_npz_that_cannot_be_used_is_refused_in_words(tmp_path):
         path, train_images=images, train_labels=np.zeros(3, int)
     )
     path.write_bytes(b"PK not really")
-    with pytest.raises(UserError, match="not an .npz archive"):
+    with pytest.raises(UserError, match=r"not an \.npz archive"):
         list_scans(ConvertParams(dataset="m", npz=str(path)))
 
 
@@ -659,16 +667,17 @@ def test_every_quirky_dicom_is_read_or_has_a_reason(shared_data):
         try:
             scan = read(root / row["path"])
         except Unreadable as error:
-            assert error.reason
-            outcome.append(error.status)
+            outcome.append((error.status, error.reason))
             continue
-        outcome.append("ok")
+        outcome.append(("ok", "-"))
         meta = scan.meta
         if row["pixel_hash"] and "PALETTE" not in meta.mode:
-            key = (row["pixel_hash"], meta.scale, meta.intercept, meta.mode)
+            key = (row["pixel_hash"], meta.scale, meta.intercept, meta.mode, scan.array.dtype)
             hashes.setdefault(key, set()).add(pixel_digest(scan.physical()))
     assert len(outcome) == 128
-    assert outcome.count("ok") >= 80
+    assert {status for status, _ in outcome} == {"ok", "set-aside", "unreadable"}
+    assert all(why and "\n" not in why for _, why in outcome)
+    assert outcome.count(("ok", "-")) >= 80
     assert all(len(found) == 1 for found in hashes.values())
     assert len(hashes) > 30
 

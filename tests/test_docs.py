@@ -43,9 +43,13 @@ def test_links_to_files_lead_somewhere(page):
 def test_commands_that_are_named_exist(page):
     text = (ROOT / page).read_text()
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = {word for line in re.findall(r"(?<!\w)make ([a-z ]+)", code(text)) for word in line.split()}
+    named = {
+        word for line in re.findall(r"(?<!\w)make ([a-z ]+)", code(text)) for word in line.split()
+    }
     assert not named - targets
-    for path in re.findall(r"(?<![\w/])((?:config|scripts|profiles|envs|docs)/[\w./-]+\.\w+)", code(text)):
+    for path in re.findall(
+        r"(?<![\w/])((?:config|scripts|profiles|envs|docs)/[\w./-]+\.\w+)", code(text)
+    ):
         # Files of a study (my.yaml) are made by the user; these folders are ours. VERB.py stands for any.
         if not re.search("VERB|STAGE|NNNN|NAME", path):
             assert (ROOT / path).exists(), path

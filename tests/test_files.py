@@ -18,7 +18,11 @@ from fewscans import contracts, files
 from fewscans.errors import Problems, UserError, did_you_mean
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=10,
 )
@@ -219,14 +223,24 @@ def test_problems_are_raised_together_and_each_once():
 
 
 def test_did_you_mean_names_the_nearest_or_only_what_there_is():
-    assert did_you_mean("simsian", ["simclr", "simsiam"]) == " Did you mean 'simsiam'? Known: simclr, simsiam"
+    assert (
+        did_you_mean("simsian", ["simclr", "simsiam"])
+        == " Did you mean 'simsiam'? Known: simclr, simsiam"
+    )
     assert did_you_mean("xyz", ["simclr"]) == " Known: simclr"
     assert did_you_mean("xyz", []) == ""
 
 
 def budgets_frame() -> pd.DataFrame:
     return pd.DataFrame(
-        {"fold": ["0"], "budget": ["10"], "draw": [0], "scan": ["ab"], "inner": [-1], "extra": [0.5]}
+        {
+            "fold": ["0"],
+            "budget": ["10"],
+            "draw": [0],
+            "scan": ["ab"],
+            "inner": [-1],
+            "extra": [0.5],
+        }
     )
 
 

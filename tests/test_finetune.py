@@ -21,6 +21,7 @@ from fewscans.config.stages import FinetuneParams
 from fewscans.contracts import read_metadata, read_table, write_table
 from fewscans.errors import UserError
 from fewscans.finetune import Files, finetune
+from fewscans.labelled import read_fold
 from fewscans.protocols import finetune as tuning
 from fewscans.protocols.source import Source
 from fewscans.protocols.task import Task
@@ -340,6 +341,36 @@ def test_seed_fold_draw_and_setting_make_other_runs(tiny, undisturbed):
     assert len({mark for marks in runs for mark in marks}) == 12
 
 
+def test_draws_and_folds_are_trainings_of_their_own(tiny, tmp_path):
+    tables = {name: read_table(tiny[name], name) for name in ("folds", "budgets")}
+    own = tables["budgets"].query("budget == '4' and draw == 0")
+    again = {
+        "folds": pd.concat([tables["folds"], tables["folds"].assign(fold="1")]),
+        "budgets": pd.concat([own, own.assign(draw=1), own.assign(fold="1")]),
+    }
+    paths = {name: tmp_path / f"{name}.parquet" for name in again}
+    for name, frame in again.items():
+        write_table(paths[name], name, frame)
+    files = make_files(tiny, tmp_path, **paths)
+    made = []
+    for fold in ("0", "1"):
+        finetune(make_params(fold=fold), files)
+        table = read_all(files)[0]
+        made += [tuple(map(tuple, part["prob"])) for _, part in table.groupby("draw")]
+    # The same scans three times, and three different trainings.
+    assert len(set(made)) == 3
+
+
+def test_budgets_stand_in_order_of_size(tiny, tmp_path):
+    budgets = read_table(tiny["budgets"], "budgets")
+    more = budgets[budgets["budget"] == "all"].iloc[:12].assign(budget="10", inner=-1)
+    write_table(tmp_path / "budgets.parquet", "budgets", pd.concat([more, budgets]))
+    paths = (tiny["labels"], tiny["folds"], tmp_path / "budgets.parquet")
+    fold = read_fold("0", *paths, classes=[])
+    shown = [(one.name, one.draw) for one in fold.budgets]
+    assert shown == [("4", 0), ("4", 1), ("10", 0), ("all", 0)]
+
+
 # -- what is refused ------------------------------------------------------------------------------
 
 
@@ -473,6 +504,22 @@ def test_classes_come_equally_often_and_scans_in_passes():
     np.testing.assert_array_equal(keys[::-1][back], keys[order])
     plain, _ = tuning.sample_order(targets, keys, 5, steps=6, batch=6, balanced=False)
     assert (np.bincount(plain.ravel(), minlength=12) == 3).all()
+
+
+def test_no_augmentation_is_seen_twice(tiny, monkeypatch):
+    source, drawn = make_source(tiny), []
+    apply = tuning.augment.apply
+
+    def spy(x, keys, *, seed_key, epoch, view, policy):
+        drawn.extend((seed_key, int(e), int(key), view) for e, key in zip(epoch, keys, strict=True))
+        return apply(x, keys, seed_key=seed_key, epoch=epoch, view=view, policy=policy)
+
+    monkeypatch.setattr(tuning.augment, "apply", spy)
+    labelled = np.array([16, 17, 18])  # two lying, one upright: drawn several times a step
+    task = Task(labelled, labelled // 2 % 2, np.full(3, -1), np.arange(4), 2, key=3)
+    settings = make_params(tune={"steps": 4, "batch_size": 3}).protocol_settings.finetune
+    tuning.run(task, settings, source)
+    assert len(drawn) == len(set(drawn)) == 12
 
 
 def test_balanced_drawing_does_not_change_what_a_probability_means(tiny):

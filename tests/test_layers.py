@@ -18,23 +18,61 @@ ROOT = Path(__file__).resolve().parent.parent
 # that is not named apart: `methods` and `protocols` are tables of names, what they name is loaded when asked for.
 LAYERS: dict[str, tuple[str, ...]] = {
     "ground": (
-        "errors", "files", "config", "plan", "digest", "cli", "runrecord", "rawdata", "progress",
-        "convert.table", "convert.paths", "convert.rows", "convert.meaning", "methods", "protocols",
+        "errors",
+        "files",
+        "config",
+        "plan",
+        "digest",
+        "cli",
+        "runrecord",
+        "rawdata",
+        "progress",
+        "convert.table",
+        "convert.paths",
+        "convert.rows",
+        "convert.meaning",
+        "methods",
+        "protocols",
     ),
     "contracts": ("contracts", "keyed"),
     "data": (
-        "convert", "geometry", "audit", "normalise", "store", "split", "phantom", "labelled", "predictions",
+        "convert",
+        "geometry",
+        "audit",
+        "normalise",
+        "store",
+        "split",
+        "phantom",
+        "labelled",
+        "predictions",
         "protocols.task",
     ),
     "judging": (
-        "metrics", "bootstrap", "delong", "clusters", "verdict", "aggregate", "figures", "report",
+        "metrics",
+        "bootstrap",
+        "delong",
+        "clusters",
+        "verdict",
+        "aggregate",
+        "tables",
+        "figures",
+        "report",
     ),
     "tensors": (
-        "compat", "augment", "networks", "resident", "optim", "engine", "checkpoint", "weights",
+        "compat",
+        "augment",
+        "networks",
+        "resident",
+        "optim",
+        "engine",
+        "checkpoint",
+        "weights",
         "methods.*",
     ),
     "training": (
-        "pretrain", "finetune", "protocols.*",
+        "pretrain",
+        "finetune",
+        "protocols.*",
     ),
 }
 RANK = {layer: rank for rank, layer in enumerate(LAYERS)}
@@ -162,7 +200,9 @@ def test_the_ground_is_light(name):
 
 def snakefile_imports() -> list[str]:
     """Import statements of the Snakefile and the rules."""
-    texts = [path.read_text() for path in (ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk")))]
+    texts = [
+        path.read_text() for path in (ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk")))
+    ]
     lines = re.findall(r"^ *((?:from [\w.]+ )?import .+)$", "\n".join(texts), re.MULTILINE)
     return sorted({line for line in lines if "(" not in line})
 
@@ -201,7 +241,17 @@ def test_training_runs_where_only_torch_and_tables_are_installed(script):
 
 def test_late_imports_of_training_are_optional_too():
     """With every other package blocked, both scripts import and print their help."""
-    blocked = ["snakemake", "SimpleITK", "nibabel", "pydicom", "PIL", "seaborn", "matplotlib", "jinja2", "umap"]
+    blocked = [
+        "snakemake",
+        "SimpleITK",
+        "nibabel",
+        "pydicom",
+        "PIL",
+        "seaborn",
+        "matplotlib",
+        "jinja2",
+        "umap",
+    ]
     code = f"""
 import sys
 
@@ -220,6 +270,8 @@ for script in (pretrain, finetune):
     except SystemExit as end:
         assert end.code == 0
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "--params" in done.stdout

@@ -22,7 +22,10 @@ import fewscans
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-TARGETS = ("help demo test setup fast lint types format config envs bench docs real clean").split()
+TARGETS = [
+    "help", "demo", "test", "setup", "fast", "lint", "types", "format", "config", "envs", "bench",
+    "docs", "real", "clean",
+]  # fmt: skip
 
 
 def names(requirements: list[str]) -> set[str]:
@@ -31,8 +34,12 @@ def names(requirements: list[str]) -> set[str]:
 
 def pins() -> dict[str, str]:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
-    return {name: version for name, version in pairs}
+    pairs = [
+        (line.partition("==")[0], line.partition("==")[2])
+        for line in lines
+        if line and not line.startswith("#")
+    ]
+    return dict(pairs)
 
 
 def tracked() -> list[str]:

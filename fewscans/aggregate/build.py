@@ -90,7 +90,7 @@ def _build_block(
             row["best_by_validation"] = (arm, budget) in best
             row["validation_score"] = validation.get((arm, budget))
             row |= indices.get((arm, budget), dict.fromkeys(INDICES))
-            if (arm, budget) not in validation:
+            if (arm, budget) not in validation and any(key[1] == budget for key in validation):
                 row["flags"].add("no-validation-score")
             built.facts.append({**row, "flags": " ".join(sorted(row["flags"]))})
 
@@ -101,7 +101,7 @@ def _facts(
     """Counts, flags, seconds and digests of a row."""
     entry = next(one for one in plan["arms"] if one["arm"] == arm)
     runs = data.runs[(data.runs["arm"] == arm) & (data.runs["budget"] == budget)]
-    flags = {flag for flags in runs["flags"] for flag in flags} | scored.flags | block.flags
+    flags = {flag for stated in runs["flags"] for flag in stated} | scored.flags | block.flags | data.flags
     if entry.get("transductive"):
         flags.add("transductive")
     columns = plan.get("config", {}).get("datasets", {}).get(data.name, {}).get("columns", {})

@@ -41,6 +41,8 @@ class Dataset:
     """(encoder, recipe, fold, seed) -> what its file says."""
     twins: frozenset[str]
     """Test scans with a duplicate in the official training part."""
+    flags: frozenset[str]
+    """Of the audit: what holds for every row (`no-patient-ids`)."""
     digests: dict[str, str]
     """Of the label table (`data`) and of folds and budgets (`splits`); "" where the file is not here."""
 
@@ -100,9 +102,10 @@ def _read_dataset(plan: Mapping[str, Any], name: str, root: Path) -> Dataset:
     _check_runs(rows, facts, problems)
     _check_scans(rows, facts, labels, list(next(iter(classes))), folds, budgets, problems)
     _raise_some(problems)
+    stated = read_metadata(root / plan["datasets"][name]["labels"]).get("flags", []) if len(labels) else []
     twins = labels.loc[labels["twin"].fillna(False).astype(bool), "scan"] if "twin" in labels else []
     return Dataset(
-        name, list(next(iter(classes))), rows, prob, facts, encoders, frozenset(twins),
+        name, list(next(iter(classes))), rows, prob, facts, encoders, frozenset(twins), frozenset(stated),
         {"data": _digest(labels), "splits": _digest(folds) and digest([_digest(folds), _digest(budgets)])},
     )  # fmt: skip
 

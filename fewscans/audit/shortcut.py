@@ -48,11 +48,14 @@ class Counts:
     ----------
     bins
         Per attribute, [U] bin of each profile.
+    onehots
+        Per attribute, [bins, U] of the same: counts by profile to counts by bin.
     folds
         Per fold, [U, G] scans of each group in each profile; 0 for groups of other folds.
     """
 
     bins: list[Codes]
+    onehots: list[csr_array]
     folds: list[csr_array]
 
 
@@ -152,7 +155,10 @@ def count(codes: list[Codes], group_of: Codes, fold_of: Codes) -> Counts:
         folds.append(
             csr_array((np.ones(inside.sum()), (profile_of[inside], group_of[inside])), shape=shape)
         )
-    return Counts([profiles[:, a] for a in range(profiles.shape[1])], folds)
+    bins = [profiles[:, a] for a in range(profiles.shape[1])]
+    every = np.arange(len(profiles))
+    onehots = [csr_array((np.ones(len(every)), (bin_of, every))) for bin_of in bins]
+    return Counts(bins, onehots, folds)
 
 
 def macro_auc(counts: Counts, labels: Codes, weights: Reals | None = None) -> Reals:
@@ -186,7 +192,7 @@ def _fold_mean(counts: Counts, positive: Reals, weights: Reals | None) -> Reals:
     n_all, n_hits = sum(everyone), sum(hits)
     values = []
     for fold, here, hit in zip(counts.folds, everyone, hits, strict=True):
-        score = scores(counts.bins, n_hits - hit, n_all - here)
+        score = scores(counts, n_hits - hit, n_all - here)
         if weights is None:
             pos, neg = hit, here - hit
         else:
@@ -202,15 +208,14 @@ def _fold_mean(counts: Counts, positive: Reals, weights: Reals | None) -> Reals:
     return np.where(seen, stacked, 0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
 
 
-def scores(bins: list[Codes], hits: Reals, everyone: Reals) -> Reals:
+def scores(counts: Counts, hits: Reals, everyone: Reals) -> Reals:
     """[U, P] log odds of the class in each profile, from training counts.
 
     hits: [U, P] training scans of the class per profile; everyone: [U, 1] of all classes.
     """
     prior = hits.sum(axis=0) / everyone.sum()
     total = np.zeros(hits.shape)
-    for bin_of in bins:
-        onehot = csr_array((np.ones(len(bin_of)), (bin_of, np.arange(len(bin_of)))))
+    for bin_of, onehot in zip(counts.bins, counts.onehots, strict=True):
         share = (onehot @ hits + PRIOR * prior) / (onehot @ everyone + PRIOR)
         share = share.clip(
             1e-9, 1 - 1e-9

@@ -66,7 +66,10 @@ def explain(item: Any, root: type[BaseModel]) -> tuple[str, str]:
         place = ".".join(str(part) for part in loc[:4])
         return place, f"an axis has numbers, words, true or false (given: {given!r})"
     if kind == "too_short":
-        return place, f"has {context['actual_length']} entries; at least {context['min_length']} needed."
+        return (
+            place,
+            f"has {context['actual_length']} entries; at least {context['min_length']} needed.",
+        )
     if kind in BOUNDS:
         shown = {key: number(value) for key, value in context.items()}
         return place, f"{BOUNDS[kind].format(**shown)} (given: {given!r})"

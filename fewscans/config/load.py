@@ -22,11 +22,15 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
     try:
         value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file. Copy config/examples/template.yaml to begin.") from None
+        raise UserError(
+            f"{path}: no such file. Copy config/examples/template.yaml to begin."
+        ) from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path}: a config is a mapping of settings; this is a {type(value).__name__}.")
+        raise UserError(
+            f"{path}: a config is a mapping of settings; this is a {type(value).__name__}."
+        )
     return value
 
 
@@ -40,7 +44,9 @@ def load(raw: Mapping[str, Any], title: str = "config") -> Config:
         nothing.
     """
     if not isinstance(raw, Mapping):
-        raise UserError(f"{title}: a config is a mapping of settings; this is a {type(raw).__name__}.")
+        raise UserError(
+            f"{title}: a config is a mapping of settings; this is a {type(raw).__name__}."
+        )
     problems = Problems(title)
     config = _validated(Config, raw, problems)
     if config is None:
@@ -104,7 +110,9 @@ def _keys(raw: Any, *path: str) -> list[str]:
     """Keys that a user wrote (with a value) in the mapping at `path`; none where there is no mapping."""
     for part in path:
         raw = raw.get(part) if isinstance(raw, Mapping) else None
-    return [key for key, value in raw.items() if value is not None] if isinstance(raw, Mapping) else []
+    return (
+        [key for key, value in raw.items() if value is not None] if isinstance(raw, Mapping) else []
+    )
 
 
 def _check_references(config: Config, raw: Mapping[str, Any], problems: Problems) -> None:
@@ -195,7 +203,9 @@ def _check_axis(
     if axis == "method":
         for value in values:
             if value not in ENCODERS:
-                problems.add(place, f"'{value}' is not a method.{did_you_mean(str(value), ENCODERS)}")
+                problems.add(
+                    place, f"'{value}' is not a method.{did_you_mean(str(value), ENCODERS)}"
+                )
         return
     known = [*type(base).model_fields, *type(recipe).model_fields]
     if axis not in known:

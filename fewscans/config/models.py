@@ -93,7 +93,9 @@ class RecipeSettings(Settings):
     """How intensities reach [0, 1] (`zscore`: mean 0.5, standard deviation 1/6, clipped)."""
     window_hu: tuple[float, float] = (-1000.0, 400.0)
     """Low and high of `window`, in HU or stored units."""
-    percentiles: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]] = (0.5, 99.5)
+    percentiles: tuple[
+        Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]
+    ] = (0.5, 99.5)
     """Low and high of `percentile`, per scan."""
     fit: Literal["pad", "stretch"] = "pad"
     """Reach the square by padding the shorter side, or by stretching it."""
@@ -255,12 +257,16 @@ class Config(Settings):
     """Recipes by name; arms are made for each."""
     encoders: dict[Name, AnyEncoder] = {}
     """Encoders by name; `method` says which settings a one has."""
-    protocols: list[Literal["linear", "knn", "finetune"]] = Field(default=["linear", "finetune"], min_length=1)
+    protocols: list[Literal["linear", "knn", "finetune"]] = Field(
+        default=["linear", "finetune"], min_length=1
+    )
     """How labels are used."""
     protocol_settings: ProtocolSettings = ProtocolSettings()
     """Settings of the protocols."""
     baselines: list[Literal["majority", "random", "scratch", "scratch-long", "imagenet"]] = [
-        "majority", "random", "scratch",
+        "majority",
+        "random",
+        "scratch",
     ]
     """Made once for each backbone and recipe in use."""
     imagenet_weights: dict[str, str] = {}

@@ -38,7 +38,12 @@ BOUNDS = {
     "maximum": "at most {}",
     "exclusiveMaximum": "below {}",
 }
-WORDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
+WORDS = {
+    "integer": "whole number",
+    "number": "number",
+    "string": "text",
+    "boolean": "true or false",
+}
 
 
 def schema() -> dict[str, Any]:
@@ -179,7 +184,9 @@ def render(root: Path) -> dict[Path, str]:
     head, begin, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:
-        raise SystemExit(f"{readme}: the lines that bound the generated part are gone:\n{BEGIN}\n{END}")
+        raise SystemExit(
+            f"{readme}: the lines that bound the generated part are gone:\n{BEGIN}\n{END}"
+        )
     settings = f"{DOCS_HEAD}## In a config\n\n{config_reference()}\n{params_reference()}\n{END}\n"
     return {
         root / "config" / "schema.json": json.dumps(schema(), indent=1) + "\n",
@@ -210,7 +217,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.check:
         diff = differences(arguments.root)
         if diff:
-            print(f"{diff}\n\nGenerated files lag behind the settings. Run: {COMMAND}", file=sys.stderr)
+            print(
+                f"{diff}\n\nGenerated files lag behind the settings. Run: {COMMAND}",
+                file=sys.stderr,
+            )
         return 1 if diff else 0
     for path, text in render(arguments.root).items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:

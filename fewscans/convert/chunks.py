@@ -80,7 +80,7 @@ def _convert(source: Source, reader: Callable[[Source], Scan], pixels: BinaryIO)
     try:
         scan = reader(source)
     except Unreadable as error:
-        log.warning("%s: %s: %s", source.path, error.status, error.reason)
+        log.warning("%r: %s: %s", source.path, error.status, error.reason)
         return {**row, "status": error.status, "reason": error.reason, "format": error.format}
     data = scan.array.astype(scan.array.dtype.newbyteorder("<"), copy=False).tobytes()
     physical = scan.physical()

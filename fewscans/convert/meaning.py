@@ -107,7 +107,7 @@ def check_meaning(
     if lost:
         problems.add(
             place,
-            f"{len(lost)} labelled rows have no part of the split:{path_rules.shown(lost)}",
+            f"{path_rules.count(lost, 'labelled row')} without a part of the split:{path_rules.shown(lost)}",
         )
     for part in ("train", "test"):
         if rows and not any(ours.get(row["split"]) == part for row in rows):
@@ -152,7 +152,7 @@ def _check_one_part_each(
     if torn:
         problems.add(
             place,
-            f"{len(torn)} patients in more than one part of the official split. Correct the table, "
+            f"{path_rules.count(torn, 'patient')} in more than one part of the official split. Correct the table, "
             f"exclude scans, or take split: grouped.{path_rules.shown(torn)}",
         )
 

@@ -45,7 +45,7 @@ def read_nifti(path: Path, kind: str) -> Scan:
         raise Unreadable(f"the file is cut short ({len(data)} of {n_bytes} bytes)")
     image = image_type.from_bytes(data)
     array = np.asanyarray(image.dataobj.get_unscaled()).reshape([shape[axis] for axis in kept])
-    slope, intercept = image.header.get_slope_inter()
+    slope, intercept = image.dataobj.slope, image.dataobj.inter  # the header loses them on loading
     array, mode = _channels(array)
     array, notes = make_finite(array)
     zooms = image.header.get_zooms()
@@ -60,8 +60,8 @@ def read_nifti(path: Path, kind: str) -> Scan:
         kind,
         mode,
         8 * array.dtype.itemsize,
-        1.0 if slope is None else float(slope),
-        0.0 if intercept is None else float(intercept),
+        float(slope),
+        float(intercept),
         notes=notes,
     )
     return Scan(join_equal_channels(array), spacing, meta)

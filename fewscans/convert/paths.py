@@ -48,11 +48,15 @@ def normal_path(path: str) -> str:
         raise ValueError("is empty")
     if "\0" in path:
         raise ValueError("holds a NUL character")
+    if any("\ud800" <= character <= "\udfff" for character in path):
+        raise ValueError("is not valid UTF-8; rename the file")  # how Python shows such bytes
     if path.startswith(("/", "\\\\", "~/")) or re.match(r"^[A-Za-z]:[\\/]", path):
         raise ValueError("is absolute; write it relative to root")
     normal = posixpath.normpath(path)
     if normal == ".." or normal.startswith("../"):
         raise ValueError("leaves root by '..'")
+    if not normal.strip():
+        raise ValueError("is empty")
     if normal == ".":
         raise ValueError("is root itself")
     return normal
@@ -77,11 +81,11 @@ def normal_paths(paths: Iterable[str], problems: Problems, place: str) -> list[s
             first[known] = row
         normal.append(known)
     for reason, items in refused.items():
-        problems.add(place, f"{_count(items, 'path')} {reason}:{shown(items)}")
+        problems.add(place, f"{count(items, 'path')} {reason}:{shown(items)}")
     if doubled:
         problems.add(
             place,
-            f"{_count(doubled, 'path')} listed twice; a scan has one row:{shown(doubled)}",
+            f"{count(doubled, 'path')} listed twice; a scan has one row:{shown(doubled)}",
         )
     return normal
 
@@ -120,7 +124,7 @@ def check_files(paths: Sequence[str], root: Path, problems: Problems, place: str
     if outside:
         problems.add(
             place,
-            f"{_count(outside, 'path')} lead out of root through a link. Copy the files there:"
+            f"{count(outside, 'path')} lead out of root through a link. Copy the files there:"
             f"{shown(outside)}",
         )
     if missing:
@@ -143,8 +147,8 @@ def _elsewhere(path: str, root: Path) -> str:
     parts = path.split("/")
     for n in range(1, len(parts)):
         if os.path.isfile(os.path.join(root, *parts[n:])):
-            found, extra = "/".join(parts[n:]), "/".join(parts[:n])
-            return f" '{found}' is there: leave '{extra}/' out of the paths, or set root higher up."
+            tail, extra = "/".join(parts[n:]), "/".join(parts[:n])
+            return f" '{tail}' is there: leave '{extra}/' out of the paths, or set root higher up."
     name = parts[-1]
     searched = 0
     for folder, folders, files in os.walk(root):
@@ -179,5 +183,6 @@ def class_of(path: str) -> str:
     return first if slash else ""
 
 
-def _count(items: Sequence[object], word: str) -> str:
+def count(items: Sequence[object], word: str) -> str:
+    """``3 paths``, ``1 path``."""
     return f"{len(items)} {word}{'s' if len(items) != 1 else ''}"

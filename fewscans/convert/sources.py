@@ -52,10 +52,10 @@ def list_scans(params: ConvertParams) -> list[Source]:
     if params.table is not None:
         rows = read_rows(params.table, [params.path_column])
         given = [row[params.path_column] for row in rows]
-        found = [path for path in paths.normal_paths(given, problems, "table") if path is not None]
-        found = list(dict.fromkeys(found))
     else:
-        found = paths.walk_classes(root)
+        given = paths.walk_classes(root)
+    normal = paths.normal_paths(given, problems, "table" if params.table else "root")
+    found = list(dict.fromkeys(path for path in normal if path is not None))
     kept = paths.apply_exclude(found, params.exclude, problems, "convert")
     if not kept:
         problems.add("root", f"no scan is left below {root}.")

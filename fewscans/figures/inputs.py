@@ -94,11 +94,14 @@ class Results:
 
     def n_labelled(self, dataset: str, budget: str) -> float:
         """Labelled patients of a budget, mean over folds and draws; NaN where the table does not say."""
-        rows = self.rows(dataset)
-        if "n_labelled_patients" not in rows.columns:
-            return float("nan")
-        values = rows.loc[rows.budget == budget, "n_labelled_patients"].dropna()
-        return float(values.mean()) if len(values) else float("nan")
+        return self._n_labelled.get((dataset, budget), float("nan"))
+
+    @cached_property
+    def _n_labelled(self) -> dict[tuple[str, str], float]:
+        if "n_labelled_patients" not in self.table.columns:
+            return {}
+        means = self.table.groupby(["dataset", "budget"]).n_labelled_patients.mean()
+        return {key: float(value) for key, value in means.items()}
 
     def budgets(self, dataset: str) -> list[str]:
         """Budgets that have scores, smallest first."""
@@ -218,10 +221,12 @@ def read_results(
         raise UserError("report", missing)
     texts = dict.fromkeys(("dataset", "arm", "encoder", "recipe", "protocol", "budget", "unit", "baseline_arm"), str)
     # A class or data set may be called "NA": only an empty field is missing.
+    known = read_table(scores, "scores")
     frame = pd.read_csv(table, dtype=texts, keep_default_na=False, na_values=[""])
     return Results(
         plan=json.loads(Path(plan).read_text(encoding="utf-8")),
-        scores=read_table(scores, "scores"),
+        # Figures and tables show means over classes; those of one class stand in the file.
+        scores=known[known["class"].fillna("") == ""] if "class" in known.columns else known,
         contrasts=read_table(contrasts, "contrasts"),
         table=frame,
         compare=compare,

@@ -44,7 +44,7 @@ def number(value: float | None, digits: int = 2, *, sign: bool = False) -> str:
 
 def budget(name: str) -> str:
     """``12``, ``30 %``, ``all``."""
-    return name.replace("%", " %")
+    return name.replace("%", f"{NBSP}%")
 
 
 def labelled(name: str, n_patients: float | None = None) -> str:
@@ -52,6 +52,20 @@ def labelled(name: str, n_patients: float | None = None) -> str:
     if name.isdigit() or n_patients is None or n_patients != n_patients:
         return f"{budget(name)} patients"
     return f"{budget(name)} ({n_patients:.0f} patients)"
+
+
+def with_labels(name: str, n_patients: float | None = None) -> str:
+    """``12 labelled patients``, ``30 % of the labelled patients (29)``, ``all labelled patients (98)``."""
+    if name.isdigit():
+        return f"{name} labelled patients"
+    text = "all labelled patients" if name == "all" else f"{budget(name)} of the labelled patients"
+    known = n_patients is not None and n_patients == n_patients
+    return f"{text} ({n_patients:.0f})" if known else text
+
+
+def count(n: int, one: str, several: str = "") -> str:
+    """``1 seed``, ``3 seeds``."""
+    return f"{n} {one if n == 1 else several or one + 's'}"
 
 
 def budget_order(name: str) -> tuple[int, float]:

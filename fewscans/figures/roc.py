@@ -96,7 +96,7 @@ def by_unit(part: pd.DataFrame, unit: str) -> tuple[np.ndarray, np.ndarray]:
     """
     prob = np.stack(part.prob.to_numpy())
     target = part.target.to_numpy()
-    if unit == "scan":
+    if not unit.startswith("patient"):
         return target, prob
     keys, code = np.unique(part.patient.to_numpy().astype(str) + "\0" + target.astype(str), return_inverse=True)
     count = np.bincount(code, minlength=len(keys))

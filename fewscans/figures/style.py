@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import textwrap
 import unicodedata
@@ -30,6 +31,7 @@ from PIL import Image
 from fewscans.errors import UserError
 from fewscans.files import atomic
 
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every glyph
 WIDE_INCH, NARROW_INCH = 7.0, 3.5
 DPI = 200
 SMALL_PT, TEXT_PT, TITLE_PT = 7.0, 7.5, 8.0
@@ -148,6 +150,11 @@ def handle(label: str, **kind: Any) -> Line2D:
 def save(figure: Figure, numbers: pd.DataFrame, stem: str | os.PathLike[str]) -> Path:
     """Write ``STEM.pdf``, ``STEM.png`` and ``STEM.csv``; the PNG's path. No dates and versions inside."""
     stem = Path(stem)
+    if (engine := figure.get_layout_engine()) is not None:
+        # Twice: panels of a fixed shape move in the first pass. Then no more, so that both files look the same.
+        engine.execute(figure)
+        engine.execute(figure)
+        figure.set_layout_engine("none")
     # By text: a data set's name may hold dots, which `with_suffix` would cut.
     pdf, png, csv = (stem.parent / f"{stem.name}.{suffix}" for suffix in ("pdf", "png", "csv"))
     with atomic(pdf) as temporary:

@@ -48,11 +48,12 @@ def answer(results: Results, dataset: str) -> dict[str, Any]:
         ],
         "sentences": [
             {
-                "budget": names.labelled(budget, results.n_labelled(dataset, budget)),
+                "budget": names.with_labels(budget, results.n_labelled(dataset, budget)),
                 "said": [sentence(results, row) for row in asked if row.budget == budget],
             }
             for budget in budgets
         ],
+        "n_sentences": len(asked),
         "chosen": chosen(results, dataset),
     }
 
@@ -70,19 +71,15 @@ def headline(results: Results, dataset: str, asked: list[Any]) -> str:
         more = f"; and {len(gains) - MOST_NAMED} more" if len(gains) > MOST_NAMED else ""
         return f"Pretraining gained over {baseline} in {len(gains)} of {n} comparisons: {said}{more}.{worse}"
     if counts["cannot tell"] == n:
-        return f"These data cannot tell whether pretraining helps against {baseline} ({_comparisons(n)})."
+        return f"These data cannot tell whether pretraining helps against {baseline} ({names.count(n, 'comparison')})."
     ruled_out = counts["no gain"] + counts["worse"]
-    text = f"No gain over {baseline} was shown in {_comparisons(n)}. A gain of {results.compare.smallest_gain:g} or more"
+    text = f"No gain over {baseline} was shown in {names.count(n, 'comparison')}. A gain of {results.compare.smallest_gain:g} or more"
     rest = f"; {counts['cannot tell']} cannot be told" if counts["cannot tell"] else ""
     return f"{text} is ruled out in {ruled_out}{rest}.{worse}"
 
 
-def _comparisons(n: int) -> str:
-    return "1 comparison" if n == 1 else f"{n} comparisons"
-
-
 def _named(results: Results, dataset: str, row: Any) -> str:
-    patients = names.labelled(row.budget, results.n_labelled(dataset, row.budget))
+    patients = names.with_labels(row.budget, results.n_labelled(dataset, row.budget))
     return f"{results.names.arm(row.arm)} with {patients} ({names.number(row.diff, sign=True)})"
 
 
@@ -132,7 +129,8 @@ def chosen(results: Results, dataset: str) -> list[str]:
     for budget in results.budgets(dataset):
         arms = [results.names.arm(arm) for arm in best[best.budget == budget].arm]
         if arms:
-            found.append(f"{names.labelled(budget, results.n_labelled(dataset, budget))}: {', '.join(arms)}")
+            patients = names.with_labels(budget, results.n_labelled(dataset, budget))
+            found.append(f"With {patients}: {', '.join(arms)}")
     return found
 
 

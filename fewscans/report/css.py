@@ -6,13 +6,13 @@ CSS = """
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0; color: var(--ink); background: #fff;
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif; }
-main, header, footer { max-width: 1060px; margin: 0 auto; padding: 0 20px; }
+main, header, footer { max-width: 1180px; margin: 0 auto; padding: 0 20px; }
 header { padding-top: 36px; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .4rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.45rem; margin: 3rem 0 .6rem; padding-top: .8rem; border-top: 2px solid var(--ink); overflow-wrap: anywhere; }
 h3 { font-size: 1.12rem; margin: 2.2rem 0 .5rem; }
 h4 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
-p { margin: .5rem 0; max-width: 76ch; overflow-wrap: anywhere; }
+p { margin: .5rem 0; max-width: 84ch; overflow-wrap: anywhere; }
 a { color: var(--link); }
 nav { font-size: .92rem; margin: 1rem 0 0; }
 nav a { margin-right: 1.1em; }

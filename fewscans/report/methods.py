@@ -38,7 +38,7 @@ def methods(results: Results) -> dict[str, Any]:
     return {
         "facts": _facts(results, config),
         "recipes": [
-            {"name": name, "settings": _settings(recipe, set())}
+            {"name": name, "settings": _settings(recipe, _unused(recipe))}
             for name, recipe in results.plan.get("recipes", {}).items()
         ],
         "encoders": _encoders(results),
@@ -62,8 +62,8 @@ def _facts(results: Results, config: Mapping[str, Any]) -> list[tuple[str, str]]
         if entry.get("source"):
             found.append((f"Source of {name}", str(entry["source"])))
     found += [
-        ("Trainings", f"{validation.get('seeds', '?')} seeds; {validation.get('draws', '?')} draws of each budget but "
-                      "`all`, nested, the same for every arm."),
+        ("Trainings", f"{names.count(validation.get('seeds', 1), 'seed')}; {names.count(validation.get('draws', 1), 'draw')} "
+                      "of each budget smaller than all, nested, the same for every arm."),
         ("Pretraining", "Inside each training fold: test groups are never seen. The last epoch is kept."),
         ("Choices", "By inner folds of the labelled budget alone; documented defaults where it is too small."),
         ("Scores", "AUROC and average precision per fold, averaged; counting metrics pooled over folds. Draws and "
@@ -112,6 +112,12 @@ def _encoders(results: Results) -> list[dict[str, str]]:
             }
         )
     return rows
+
+
+def _unused(recipe: Mapping[str, Any]) -> set[str]:
+    """Settings of ways to normalise that this recipe does not use."""
+    ways = {"window": "window_hu", "percentile": "percentiles"}
+    return {setting for way, setting in ways.items() if recipe.get("normalise") != way}
 
 
 def _settings(settings: Mapping[str, Any], skip: set[str]) -> str:

@@ -19,7 +19,7 @@ def split_flags(text: object) -> list[str]:
 def flags_of(results: Results, dataset: str) -> set[str]:
     """All flags of a data set's rows, scores and contrasts."""
     frames = (results.table, results.scores, results.contrasts)
-    cells = [cell for f in frames if "flags" in f.columns for cell in f.flags[f.dataset == dataset]]
+    cells = [cell for f in frames if "flags" in f.columns for cell in f["flags"][f["dataset"] == dataset]]
     return {flag for cell in cells for flag in split_flags(cell)}
 
 
@@ -80,7 +80,7 @@ def _row(results: Results, arm: str, score: Any, contrast: Any, said: dict[str, 
 def _interval(low: float, high: float) -> str:
     if pd.isna(low) or pd.isna(high):
         return ""
-    return f"{names.number(low, 3)} to {names.number(high, 3)}"
+    return f"({names.number(low, 3)} to {names.number(high, 3)})"
 
 
 def seconds(value: Any) -> str:

@@ -39,7 +39,7 @@ PAGE = """<!doctype html>
 <a href="#verdicts">What the verdicts mean</a><a href="#methods">How it was done</a></nav>
 </header>
 <main>
-{%- for block in blocks %}{% include "block" %}{% endfor %}
+{%- for block in blocks %}{% set index = loop.index %}{% include "block" %}{% endfor %}
 <h2 id="verdicts">What the verdicts mean</h2>
 <dl>
 {%- for word, text in verdicts %}<dt>{{ verdict(word) }}</dt><dd>{{ text }}</dd>{% endfor -%}
@@ -57,7 +57,7 @@ figure. The page is complete in itself and can be sent as one file.</footer>
 
 BLOCK = """
 {%- from "macros" import verdict, flags %}
-<section id="d{{ loop.index }}">
+<section id="d{{ index }}">
 <h2>{{ block.name }}</h2>
 {%- if block.cohort %}<p class="muted">{{ block.cohort }}</p>{% endif %}
 <div class="answer">
@@ -75,6 +75,8 @@ BLOCK = """
 {%- endfor %}
 </tbody></table></div>
 {%- endif %}
+{%- if block.answer.n_sentences %}
+<details{% if block.answer.n_sentences <= 12 %} open{% endif %}><summary>In sentences</summary>
 {%- for part in block.answer.sentences if part.said %}
 <h4>With {{ part.budget }}</h4>
 <ul>
@@ -83,6 +85,8 @@ BLOCK = """
 {%- endfor %}
 </ul>
 {%- endfor %}
+</details>
+{%- endif %}
 {%- if block.answer.chosen %}
 <h4>Best by inner validation</h4>
 <p class="muted">Chosen without test scores, which is the only fair way to name a best arm.</p>
@@ -95,19 +99,18 @@ BLOCK = """
 <p class="muted">{{ table.metric }} per {{ table.unit }} with interval, and difference from the baseline.
 {%- if table.n_groups %} {{ table.n_groups }} independent groups of patients are tested.{% endif %}</p>
 <div class="scroll"><table class="scores">
-<thead><tr><th>arm</th><th class="n">{{ table.metric }}</th><th class="n">interval</th><th class="n">difference</th>
-<th class="n">interval</th><th>verdict</th><th class="n">could show</th><th class="n">device time</th><th>flags</th></tr>
-</thead>
+<thead><tr><th>arm</th><th>{{ table.metric }}</th><th>difference</th><th>verdict</th><th class="n">could show</th>
+<th class="n">device time</th><th>flags</th></tr></thead>
 {%- for group in table.groups %}
-<tbody><tr class="group"><th colspan="9">{{ group.budget }}</th></tr>
+<tbody><tr class="group"><th colspan="7">{{ group.budget }}</th></tr>
 {%- for row in group.rows %}
 <tr{% if row.baseline %} class="baseline"{% endif %}>
 <td class="arm">{{ row.arm }}{% if row.baseline %} (baseline){% endif %}</td>
-<td class="n">{{ row.value }}</td><td class="n">{{ row.interval }}</td>
+<td class="nowrap">{{ row.value }} <span class="muted">{{ row.interval }}</span></td>
 {%- if row.verdict %}
-<td class="n">{{ row.diff }}</td><td class="n">{{ row.diff_interval }}</td><td>{{ verdict(row.verdict) }}</td>
-<td class="n">{{ row.detectable }}</td>
-{%- else %}<td></td><td></td><td></td><td></td>{% endif %}
+<td class="nowrap">{{ row.diff }} <span class="muted">{{ row.diff_interval }}</span></td>
+<td>{{ verdict(row.verdict) }}</td><td class="n">{{ row.detectable }}</td>
+{%- else %}<td></td><td></td><td></td>{% endif %}
 <td class="n">{{ row.seconds }}</td><td>{{ flags(row.flags) }}</td></tr>
 {%- endfor %}
 </tbody>

@@ -30,6 +30,11 @@ FLAGS = {
     "few-groups": "Few independent patients in a class: intervals are rough.",
     "lr-halved": "Pretraining diverged once and was run again from the start at half the learning rate.",
     "collapsed": "Pretraining collapsed: all scans have nearly the same embedding.",
+    "fold-missing": "Not every fold has this budget; the score is over those that do.",
+    "incomplete": "Some trainings are missing, so the score is a mean over fewer.",
+    "unpaired-trainings": "Arm and baseline have different trainings; only common ones are compared.",
+    "no-validation-score": "No inner validation at this budget, so this arm cannot be named best.",
+    "patients-with-several-classes": "A patient with scans of two classes counts once for each.",
     "as-published": "The official validation part was used for choices, outside the label budget.",
     "degenerate-resamples": "Some resamples lack a class, so the interval is rough.",
 }

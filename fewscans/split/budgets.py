@@ -121,7 +121,7 @@ def _sizes(patients: dict[str, pd.Series], params: BudgetsParams) -> dict[tuple[
     """(budget, fold) -> labelled patients; raises for budgets that leave a class empty."""
     problems = Problems(f"budgets of data set {params.dataset}")
     sizes = {}
-    for budget in params.budgets:
+    for budget in dict.fromkeys([*params.budgets, "all"]):
         for fold, classes in patients.items():
             n_classes = classes.nunique()
             if n_classes == 0:

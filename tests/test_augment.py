@@ -1,0 +1,169 @@
+"""Views: keyed by scan, one interpolation that means what it says, intensities within [0, 1]."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+
+from fewscans import augment, keyed
+
+B, SIZE = 12, 32
+KEYS = keyed.scan_keys([f"{i:016x}" for i in range(B)])
+KINDS = ("ssl", "supervised", "mae")
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    """Smooth images with structure, so that a wrong map shows."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(B, 1, 6, 6, generator=generator)
+    return F.interpolate(coarse, size=(SIZE, SIZE), mode="bilinear").clamp(0, 1)
+
+
+def view(x, keys=KEYS, *, strength=1.0, kind="ssl", seed_key=1, epoch=0, view=0):
+    return augment.apply(
+        x, keys, seed_key=seed_key, epoch=epoch, view=view, policy=augment.policy(strength, kind)
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_shape_range_and_input_kept(x, kind, channels):
+    x = x.repeat(1, channels, 1, 1)
+    before = x.clone()
+    out = view(x, kind=kind, strength=2.0)
+    assert out.shape == x.shape and out.dtype == torch.float32
+    assert 0 <= out.min() and out.max() <= 1
+    assert torch.equal(x, before)
+    assert not torch.equal(out, x)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sample_does_not_depend_on_its_batch(x, kind):
+    whole = view(x, kind=kind)
+    order = np.random.default_rng(1).permutation(B)[:5]
+    torch.testing.assert_close(view(x[order], KEYS[order], kind=kind), whole[order], rtol=0, atol=1e-6)
+
+
+def test_every_part_of_the_key_moves_the_view(x):
+    base = view(x)
+    for other in ({"seed_key": 2}, {"epoch": 1}, {"view": 1}):
+        moved = (view(x, **other) - base).abs().amax(dim=(1, 2, 3))
+        assert (moved > 0.01).all(), other
+    assert torch.equal(view(x), base)
+
+
+def test_epochs_per_row(x):
+    epochs = np.arange(B)
+    together = view(x, epoch=epochs)
+    apart = torch.cat([view(x[i : i + 1], KEYS[i : i + 1], epoch=i) for i in range(B)])
+    torch.testing.assert_close(together, apart, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_strength_zero_leaves_crops_and_flips(kind):
+    zero = augment.policy(0.0, kind)
+    assert not zero.changes_intensity
+    assert zero.rotation_deg == zero.scale == zero.translation == 0
+    assert zero.crop_area[0] < 1 and zero.horizontal_flip == 0.5
+    drawn = augment.draw(KEYS, seed_key=1, epoch=0, view=0, policy=zero)
+    # No rotation: the map is a box; it lies inside the image.
+    assert torch.equal(drawn.affine[:, 0, 1].abs(), torch.zeros(B))
+    assert (drawn.affine[:, 0, 0].abs() + drawn.affine[:, 0, 2].abs() <= 1 + 1e-6).all()
+    assert (drawn.affine[:, 1, 1].abs() + drawn.affine[:, 1, 2].abs() <= 1 + 1e-6).all()
+
+
+def test_default_has_no_vertical_flip():
+    many = np.arange(2000, dtype=np.uint64)
+    drawn = augment.draw(many, seed_key=1, epoch=0, view=0, policy=augment.policy(0.0, "ssl"))
+    assert (drawn.affine[:, 1, 1] > 0).all()
+    assert 0.45 < (drawn.affine[:, 0, 0] < 0).float().mean() < 0.55
+
+
+def test_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="no policy 'strong'"):
+        augment.policy(1.0, "strong")
+
+
+def neutral(**changes) -> augment.Parameters:
+    """Parameters that change nothing, but for `changes`."""
+    one, zero = torch.ones(B), torch.zeros(B)
+    affine = torch.eye(2, 3).repeat(B, 1, 1)
+    base = augment.Parameters(affine, zero, one, one, zero, zero, zero)
+    return dataclasses.replace(base, **changes)
+
+
+def test_neutral_parameters_are_the_identity(x):
+    torch.testing.assert_close(augment.render(x, neutral()), x, rtol=0, atol=2e-6)
+
+
+def test_flip_is_exact(x):
+    affine = torch.tensor([[-1.0, 0, 0], [0, 1, 0]]).repeat(B, 1, 1)
+    torch.testing.assert_close(augment.render(x, neutral(affine=affine)), x.flip(-1), rtol=0, atol=2e-6)
+
+
+def test_composed_map_is_crop_then_rotation_about_its_middle(x):
+    """One interpolation equals scipy's, with the matrix put together by hand."""
+    policy = dataclasses.replace(
+        augment.Policy(), crop_area=(0.4, 0.5), rotation_deg=20.0, scale=0.1, translation=0.05, horizontal_flip=1.0
+    )
+    drawn = augment.draw(KEYS, seed_key=3, epoch=0, view=0, policy=policy)
+    out = augment.render(x, drawn)
+    for i in range(4):
+        a = drawn.affine[i].double().numpy()
+        swap = a[::-1][:, [1, 0]]  # scipy counts rows first
+        middle = (SIZE - 1) / 2
+        offset = np.array([a[1, 2], a[0, 2]]) * SIZE / 2 + middle - swap @ np.array([middle, middle])
+        expected = ndimage.affine_transform(x[i, 0].double().numpy(), swap, offset=offset, order=1, mode="nearest")
+        np.testing.assert_allclose(out[i, 0].numpy(), expected, atol=1e-4)
+    # A flip, a rotation and a scaling by the crop's sides: the area is the determinant.
+    area = torch.linalg.det(drawn.affine[:, :, :2]).abs()
+    assert (area > 0.4 / 1.1**2 * 0.99).all() and (area < 0.5 * 1.1**2 * 1.01).all()
+    assert (torch.linalg.det(drawn.affine[:, :, :2]) < 0).all()
+
+
+def test_gamma_contrast_brightness(x):
+    gamma = torch.linspace(0.5, 2, B)
+    torch.testing.assert_close(
+        augment.render(x, neutral(gamma=gamma)), x ** gamma.view(-1, 1, 1, 1), rtol=0, atol=1e-5
+    )
+    shifted = augment.render(x, neutral(contrast=torch.full((B,), 0.5), brightness=torch.full((B,), 0.1)))
+    mean = x.mean(dim=(1, 2, 3), keepdim=True)
+    torch.testing.assert_close(shifted, (x - mean) * 0.5 + mean + 0.1, rtol=0, atol=1e-5)
+
+
+def test_blur_is_gaussian_and_keeps_constants(x):
+    sd = torch.linspace(0.01, 0.06, B)
+    blurred = augment.blur(x, sd)
+    for i in (0, B - 1):
+        expected = ndimage.gaussian_filter(x[i, 0].double().numpy(), float(sd[i]) * SIZE, truncate=6)
+        inside = slice(10, -10)
+        np.testing.assert_allclose(blurred[i, 0, inside, inside].numpy(), expected[inside, inside], atol=2e-3)
+    constant = torch.full_like(x, 0.3)
+    torch.testing.assert_close(augment.blur(constant, sd), constant)
+    assert torch.isfinite(augment.blur(x, torch.zeros(B))).all()
+
+
+def test_noise_is_white_and_as_strong_as_it_says():
+    grey = torch.full((B, 1, 64, 64), 0.5)
+    keys = keyed.scan_keys([f"{i:016x}" for i in range(B)])
+    start = torch.from_numpy(keyed.uniform(0, 0, keys, 0, 1)[:, 0]).float()
+    noise = augment.render(grey, neutral(noise_sd=torch.full((B,), -0.05), noise_start=start)) - 0.5
+    sd = noise.flatten(1).std(dim=1)
+    assert ((sd > 0.047) & (sd < 0.053)).all()
+    flat = noise.flatten(1)
+    neighbours = (flat[:, 1:] * flat[:, :-1]).mean(dim=1) / sd**2
+    assert (neighbours.abs() < 0.08).all()
+    across = torch.corrcoef(flat) - torch.eye(B)
+    assert (across.abs() < 0.1).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_same_views_on_cuda(x):
+    torch.testing.assert_close(view(x.cuda()).cpu(), view(x), rtol=0, atol=1e-4)

@@ -1,0 +1,385 @@
+"""Pretraining as a job: who is seen, what is written, and the same bytes whatever happens on the way."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from engine_factory import make_folds, make_params, make_store, scan_names
+
+from fewscans import checkpoint, engine, networks
+from fewscans import pretrain as stage
+from fewscans.checkpoint import Checkpoint, Lease, LeaseLostError, lease
+from fewscans.contracts import read_table, write_table
+from fewscans.errors import UserError
+from fewscans.files import sha256_file
+from fewscans.methods.simclr import SimCLR
+from fewscans.resident import Resident
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = {"encoder.safetensors", "encoder.json", "history.parquet", "views.npz", "reconstructions.npz"}
+
+
+class Place:
+    """A working folder with a store and folds."""
+
+    def __init__(self, folder: Path, n: int = 12) -> None:
+        self.folder = folder
+        self.store = make_store(folder / "store", n=n)
+        self.folds = make_folds(folder / "folds.parquet", self.store.scans)
+
+    def run(self, params, name="out", *, cache="cache", pools=None):
+        out = self.folder / name
+        facts = stage.pretrain(
+            params, self.store, self.folds, pools or {}, out, self.folder / cache, self.folder / "checkpoints"
+        )
+        return out, facts
+
+    def job(self, params):
+        sources = stage.choose_scans(read_table(self.folds, "folds"), params, [self.store])
+        return stage.Job(params, sources, Resident(self.store, sources.scans), torch.device("cpu"))
+
+
+@pytest.fixture
+def place(tmp_path) -> Place:
+    return Place(tmp_path)
+
+
+def meta(out: Path) -> dict:
+    return json.loads((out / "encoder.json").read_text())
+
+
+def history(out: Path) -> pd.DataFrame:
+    """Without what depends on the clock."""
+    return read_table(out / "history.parquet", "history").drop(columns="images_per_s")
+
+
+@pytest.mark.parametrize("method", ["simclr", "mae", "simmim"])
+def test_writes_everything_and_finds_it_again(place, method):
+    out, facts = place.run(make_params(method))
+    assert {path.name for path in out.iterdir()} == FILES
+    assert not facts["from_cache"] and facts["device_seconds"] > 0
+    assert list((place.folder / "checkpoints").iterdir()) == []
+    shown = meta(out)
+    tested = set(place.store.scans[:4])
+    assert shown["source_scans"] == sorted(set(place.store.scans) - tested) and shown["n_scans"] == 8
+    assert len(shown["excluded_groups"]) == 2 and not shown["transductive"] and shown["parents"] == []
+    assert shown["settings"]["lr"] > 0 and shown["settings"]["weight_decay"] >= 0 and shown["steps"] == 4
+    assert shown["input"] == {"size": 16, "channels": 1, "range": [0.0, 1.0]}
+    assert list(history(out)["epoch"]) == [1.0, 2.0] and history(out)["effective_rank"].ge(1).all()
+    model, _ = networks.load_encoder(out, size=16, channels=1)
+    assert np.isfinite(networks.embed(model, Resident(place.store, place.store.scans), np.arange(12))).all()
+    again, facts = place.run(make_params(method), "again")
+    assert facts["from_cache"] and (again / "encoder.safetensors").samefile(out / "encoder.safetensors")
+    with np.load(out / "views.npz") as views, np.load(out / "reconstructions.npz") as pictures:
+        assert views["original"].dtype == np.uint8 and views["original"].shape == (6, 1, 16, 16)
+        assert views["views"].shape == (6, 2, 1, 16, 16) and not set(views["scan"]) & tested
+        assert len(pictures["reconstructed"]) == (0 if method == "simclr" else 6)
+
+
+def test_same_bytes_without_the_cache(place):
+    first, _ = place.run(make_params(), "one", cache="a")
+    second, _ = place.run(make_params(), "two", cache="b")
+    for name in ("encoder.safetensors", "views.npz", "reconstructions.npz"):
+        assert sha256_file(first / name) == sha256_file(second / name)
+    pd.testing.assert_frame_equal(history(first), history(second))
+
+
+def test_digest_is_of_content_not_of_names(place):
+    base = place.job(make_params()).digest
+    same = {
+        "name": make_params().model_copy(update={"encoder": "other"}),
+        "dataset": make_params().model_copy(update={"dataset": "other"}),
+        "checkpoints": make_params(checkpoint_minutes=1.0),
+        "what is the default": make_params(lr=2e-3 * 4 / 256, strength=1.0),
+    }
+    other = {
+        "seed": make_params(seed=1), "fold": make_params(fold="1"), "epochs": make_params(epochs=3),
+        "strength": make_params(strength=0.5),
+        "threads": make_params().model_copy(
+            update={"compute": make_params().compute.model_copy(update={"threads": 2})}
+        ),
+    }  # fmt: skip
+    assert {name: place.job(params).digest == base for name, params in same.items()} == dict.fromkeys(same, True)
+    digests = {base, *(place.job(params).digest for params in other.values())}
+    assert len(digests) == 1 + len(other)
+
+
+def test_order_of_rows_and_files_means_nothing(place, tmp_path):
+    base = place.job(make_params()).digest
+    frame = read_table(place.folds, "folds").sample(frac=1, random_state=1)
+    write_table(place.folds, "folds", frame)
+    assert place.job(make_params()).digest == base
+
+
+def test_two_folds_with_the_same_scans_are_one_encoder(place):
+    frame = read_table(place.folds, "folds")
+    twin = frame[frame["fold"] == "0"].assign(fold="twin")
+    write_table(place.folds, "folds", pd.concat([frame, twin]))
+    place.run(make_params())
+    out, facts = place.run(make_params(fold="twin"), "twin")
+    assert facts["from_cache"] and meta(out)["fold"] == "twin"
+
+
+def test_test_groups_are_not_seen(place):
+    frame = read_table(place.folds, "folds")
+    leak = frame["scan"].eq(place.store.scans[0]) & frame["fold"].eq("0")
+    write_table(place.folds, "folds", frame.assign(role=frame["role"].mask(leak, "train")))
+    with pytest.raises(UserError, match="would see 1 scans of test groups") as caught:
+        place.run(make_params())
+    assert place.store.scans[0] in str(caught.value)
+
+
+def test_transductive_sees_the_test_scans_and_says_so(place):
+    out, _ = place.run(make_params(fold="all", transductive=True))
+    assert meta(out)["n_scans"] == 12 and meta(out)["transductive"] and meta(out)["excluded_groups"] == []
+    with pytest.raises(UserError, match="for transductive encoders only"):
+        place.run(make_params(fold="all"))
+    with pytest.raises(UserError, match="no fold '7' of data set cohort. Known: 0, 1"):
+        place.run(make_params(fold="7"))
+
+
+def test_pool_joins(place):
+    pool = make_store(place.folder / "pool", n=5, dtype="uint8", dataset="pool")
+    make_folds(place.folds, place.store.scans, pool=tuple(scan_names(5, "pool")))
+    out, _ = place.run(make_params(), pools={"pool": pool})
+    assert meta(out)["n_scans"] == 13 and set(pool.scans) < set(meta(out)["source_scans"])
+
+
+def test_store_of_another_recipe_is_refused(place):
+    with pytest.raises(UserError, match="store of cohort: has 1 x 16 x 16, and the recipe says 1 x 32 x 32"):
+        place.run(make_params(size=32))
+
+
+@pytest.mark.parametrize(("batch_size", "steps", "used"), [(3, 2, 3), (8, 1, 8), (100, 1, 8)])
+def test_incomplete_batches_are_left_out_unless_there_is_no_other(place, caplog, batch_size, steps, used):
+    with caplog.at_level(logging.INFO, "fewscans"):
+        job = place.job(make_params(batch_size=batch_size))
+    assert (job.schedule.steps_per_epoch, job.schedule.batch_size) == (steps, used)
+    assert ("reduced to 8" in caplog.text) == (batch_size == 100)
+
+
+def test_every_epoch_is_a_shuffle_of_its_own(place):
+    job = place.job(make_params(batch_size=4, epochs=3))
+    training = engine.Training(job.make_method(), job.resident, job.schedule)
+    epochs = [[key for step in (2 * e, 2 * e + 1) for key in training.batch(step).keys.tolist()] for e in range(3)]
+    assert all(sorted(epoch) == sorted(job.resident.keys.tolist()) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 4, 5])
+def test_goes_on_from_any_step_with_the_same_weights(place, stop_at):
+    job = place.job(make_params("mae", epochs=3))
+    whole = job.make_method()
+    reference = engine.Training(whole, job.resident, job.schedule)
+    reference.run()
+    saved = []
+    first = engine.Training(job.make_method(), job.resident, job.schedule, save=saved.append)
+    first.should_stop = lambda: first.step == stop_at
+    with pytest.raises(engine.StoppedError):
+        first.run()
+    store = Checkpoint(place.folder / "state")
+    store.save({"training": saved[-1]})
+    second = engine.Training(job.make_method(), job.resident, job.schedule)
+    second.load(store.load()["training"])
+    second.run()
+    for name, value in whole.state_dict().items():
+        assert torch.equal(second.method.state_dict()[name], value), name
+    drop = {"images_per_s"}
+    rows = [[{k: v for k, v in row.items() if k not in drop} for row in t.history] for t in (reference, second)]
+    assert rows[0] == rows[1]
+
+
+def test_damaged_checkpoint_means_a_new_beginning(tmp_path, caplog):
+    store = Checkpoint(tmp_path / "c")
+    store.save({"step": 1})
+    store.path.write_bytes(store.path.read_bytes()[:100])
+    assert store.load() is None and "begins anew" in caplog.text
+
+
+def _command(place: Place, params, name: str) -> list[str]:
+    folder = place.folder
+    return [
+        sys.executable, str(ROOT / "scripts/pretrain.py"), "--params", params.model_dump_json(),
+        "--store", str(folder / "store"), "--folds", str(place.folds), "--pool", "--out", str(folder / name),
+        "--cache", str(folder / "cache"), "--checkpoints", str(folder / "checkpoints"),
+    ]  # fmt: skip
+
+
+def _start(command: list[str]) -> subprocess.Popen:
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True)
+
+
+def _wait_for_state(place: Place, process: subprocess.Popen, digest: str) -> None:
+    path = place.folder / "checkpoints" / digest / "state.pt"
+    while not path.exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("signal_name", ["SIGKILL", "SIGTERM"])
+def test_killed_and_run_again_ends_with_the_same_bytes(place, caplog, signal_name):
+    params = make_params(epochs=300, checkpoint_minutes=1e-9)
+    digest = place.job(params).digest
+    process = _start(_command(place, params, "out"))
+    _wait_for_state(place, process, digest)
+    process.send_signal(getattr(signal, signal_name))
+    process.communicate()
+    assert process.returncode == (-9 if signal_name == "SIGKILL" else 143)
+    assert not (place.folder / "out/encoder.json").exists()
+    assert (place.folder / "checkpoints" / digest / "state.pt").exists()
+    params = make_params(epochs=300)
+    with caplog.at_level(logging.INFO, "fewscans"):
+        out, facts = place.run(params)
+    assert "going on from step" in caplog.text and not facts["from_cache"]
+    assert not (place.folder / "checkpoints" / digest).exists()
+    expected, _ = place.run(params, "undisturbed", cache="other")
+    for name in ("encoder.safetensors", "views.npz", "reconstructions.npz"):
+        assert sha256_file(out / name) == sha256_file(expected / name)
+    pd.testing.assert_frame_equal(history(out), history(expected))
+
+
+def test_divergence_is_tried_once_more_and_then_told(place, monkeypatch):
+    calls = []
+    loss = SimCLR.loss
+
+    def diverging(self, *views):
+        value, gauges = loss(self, *views)
+        calls.append(1)
+        return (value * float("nan") if len(calls) <= bad else value), gauges
+
+    monkeypatch.setattr(SimCLR, "loss", diverging)
+    bad = 1
+    out, facts = place.run(make_params(lr=1e-3))
+    assert facts["flags"] == ["lr-halved"] and meta(out)["settings"]["lr"] == 5e-4
+    assert len(calls) == 2 + 4
+    bad, calls = 10**6, []
+    with pytest.raises(UserError, match=r"diverged twice.*Set `lr` below 0.0005, a longer `warmup`.*clip_grad_norm"):
+        place.run(make_params(lr=1e-3, seed=1), "two")
+    assert not (place.folder / "two/encoder.json").exists()
+
+
+def test_collapse_is_flagged(place, monkeypatch, caplog):
+    def collapsed(self, *views):
+        h = self.encoder(torch.cat(views))
+        return h.square().mean(), {"embedding": torch.ones_like(h).detach()}
+
+    monkeypatch.setattr(SimCLR, "loss", collapsed)
+    out, _ = place.run(make_params())
+    assert meta(out)["flags"] == ["collapsed"] and "collapsed: embeddings hardly differ" in caplog.text
+
+
+def test_collapse_gauges_know_the_extremes():
+    generator = torch.Generator().manual_seed(0)
+    full = torch.randn(4000, 16, generator=generator)
+    spread, rank = engine.collapse_gauges(full)
+    assert spread == pytest.approx(1, abs=0.02) and rank == pytest.approx(16, abs=0.1)
+    line = torch.randn(50, 1, generator=generator) * torch.ones(1, 16) + 3
+    assert engine.collapse_gauges(line)[1] == pytest.approx(1, abs=0.01)
+    assert engine.collapse_gauges(torch.ones(8, 4)) == (0.0, 1.0)
+    wide = torch.randn(10, 64, generator=generator)
+    values = np.linalg.svd((wide - wide.mean(0)).numpy(), compute_uv=False)
+    share = values / values.sum()
+    share = share[share > 1e-12]
+    assert engine.collapse_gauges(wide)[1] == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-4)
+
+
+def test_lease_is_held_by_one(tmp_path):
+    first, second = Lease(tmp_path), Lease(tmp_path)
+    assert first.take() is None
+    assert f"process {os.getpid()}" in second.take()
+    first.check()
+    with pytest.raises(LeaseLostError):
+        second.check()
+    first.release()
+    assert second.take() is None
+    second.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lease_of_a_dead_process_is_taken_over(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    old = Lease(tmp_path)
+    assert old.take() is None
+    facts = json.loads(old.path.read_text())
+    old.path.write_text(json.dumps({**facts, "pid": gone.pid}))
+    new = Lease(tmp_path)
+    assert new.take() is None
+    with pytest.raises(LeaseLostError):
+        old.check()
+    old.release()  # not its own any more: left alone
+    new.check()
+    new.release()
+
+
+def test_lease_of_another_host_dies_without_a_heartbeat(tmp_path):
+    old = Lease(tmp_path)
+    assert old.take() is None
+    facts = json.loads(old.path.read_text())
+    old.path.write_text(json.dumps({**facts, "host": "elsewhere", "token": "theirs"}))
+    new = Lease(tmp_path, dead_after_s=60)
+    assert "elsewhere" in new.take()
+    os.utime(old.path, (time.time() - 61,) * 2)
+    assert new.take() is None
+    new.release()
+    old.release()
+
+
+def test_second_copy_waits_for_the_output(tmp_path):
+    done = threading.Event()
+    first = Lease(tmp_path / "x")
+    assert first.take() is None
+    found = []
+
+    def wait():
+        with lease(tmp_path / "x", done.is_set, poll_s=0.01) as held:
+            found.append(held)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(0.1)
+    assert thread.is_alive() and not found
+    done.set()
+    thread.join(10)
+    assert found == [None]
+    first.release()
+
+
+def test_two_copies_at_once_train_once(place):
+    params = make_params(epochs=200)
+    digest = place.job(params).digest
+    process = _start(_command(place, params, "theirs"))
+    while not (place.folder / "checkpoints" / digest / "lease.json").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    monkey = checkpoint.time.sleep
+    assert monkey is time.sleep
+    out, _ = place.run(params, "ours")
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert (out / "encoder.safetensors").samefile(place.folder / "theirs/encoder.safetensors")
+    assert meta(out)["device_seconds"] == meta(place.folder / "theirs")["device_seconds"]
+
+
+def test_script_tells_mistakes_in_words(place, capsys):
+    sys.path.insert(0, str(ROOT))
+    from scripts.pretrain import main
+
+    command = _command(place, make_params(), "out")[2:]
+    assert main([*command, "--sidecar", str(place.folder / "side.json")]) == 0
+    assert json.loads((place.folder / "side.json").read_text())["digest"]
+    command[command.index("--pool") + 1 : command.index("--pool") + 1] = ["nonsense"]
+    assert main(command) == 2
+    assert "write NAME=STORE" in capsys.readouterr().err
