@@ -37,7 +37,9 @@ class SyntheticStore:
     scale, intercept = 1 / 32767, 0.0
 
     def __init__(self, n: int, size: int) -> None:
-        self.voxels = np.random.default_rng(0).integers(0, 32768, (n, 1, size, size), dtype=np.int16)
+        self.voxels = np.random.default_rng(0).integers(
+            0, 32768, (n, 1, size, size), dtype=np.int16
+        )
         self.scans = [f"{key_of('bench', i):016x}" for i in range(n)]
         self._row = {scan: i for i, scan in enumerate(self.scans)}
 
@@ -50,7 +52,17 @@ class SyntheticStore:
         return ["" for _ in scans]
 
 
-def measure(name: str, backbone: str, *, threads: int, size: int, batch: int, steps: int, repeats: int, device: str) -> dict[str, Any]:
+def measure(
+    name: str,
+    backbone: str,
+    *,
+    threads: int,
+    size: int,
+    batch: int,
+    steps: int,
+    repeats: int,
+    device: str,
+) -> dict[str, Any]:
     """Images/s of both, and the ratio: median and range over `repeats`."""
     place = optim.set_up(ComputeSettings(threads=threads, device=device))
     settings = ENCODERS[name](backbone=backbone)
@@ -96,7 +108,11 @@ def measure(name: str, backbone: str, *, threads: int, size: int, batch: int, st
 
 def _spread(values: tuple[float, ...]) -> dict[str, float]:
     low, middle, high = statistics.quantiles(values, n=4)
-    return {"median": round(middle, 3), "quartile_low": round(low, 3), "quartile_high": round(high, 3)}
+    return {
+        "median": round(middle, 3),
+        "quartile_low": round(low, 3),
+        "quartile_high": round(high, 3),
+    }
 
 
 def _now(device: torch.device) -> tuple[float, float]:
@@ -113,7 +129,9 @@ def _since(device: torch.device, began: tuple[float, float]) -> tuple[float, flo
 
 def main() -> int:
     """Print a line per case; with --out also write them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--size", type=int, default=48)
     parser.add_argument("--batch", type=int, default=128)

@@ -20,15 +20,16 @@ from sklearn.model_selection import StratifiedKFold
 from fewscans.compat import ensure_torchvision
 from fewscans.phantom import Image, PhantomSettings, make_cohort
 
-WINDOW_HU = (-1000.0, 400.0)
+PERCENTILES = (0.5, 99.5)  # per image, as `normalise: percentile`: a PNG has no HU of its own
 
 
 def load(images: list[Image], size_px: int) -> torch.Tensor:
-    """[N, 1, size, size] float32, windowed, zero mean and unit variance over the cohort."""
-    low, high = WINDOW_HU
+    """[N, 1, size, size] float32 in [0, 1] by percentiles, then zero mean and unit variance over the cohort."""
     rows = []
     for image in images:
-        x = torch.from_numpy(image.hu.astype(np.float32)).clamp(low, high)[None, None]
+        low, high = np.percentile(image.hu, PERCENTILES)
+        scaled = np.clip((image.hu - low) / (high - low), 0, 1).astype(np.float32)
+        x = torch.from_numpy(scaled)[None, None]
         rows.append(F.interpolate(x, (size_px, size_px), mode="bilinear", antialias=True, align_corners=False))
     x = torch.cat(rows)
     return (x - x.mean()) / x.std()
@@ -116,7 +117,7 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     ensure_torchvision()
 
-    cohort = make_cohort(PhantomSettings(seed=args.seed, faults=False, n_unlabelled=0))
+    cohort = make_cohort(PhantomSettings(seed=args.seed, faults=False, unlabelled_share=0))
     images = list(cohort.images)
     x = load(images, args.size)
     y = torch.tensor([image.target for image in images])

@@ -5,7 +5,7 @@ python benchmarks/verdict_rule.py [--reps 1000] [--jobs 2] [--out benchmarks/out
 Simulated patients have scores from binormal arms. An arm's expected AUROC is the baseline's (null) or `effect` above;
 each training departs from it by its luck, with the standard deviation `spread` on the scale of the AUROC. The parts of
 the luck: `free` every training its own; `crossed` 40 % of the variance from the draw, 40 % from the seed; `fold` 70 %
-shared by all trainings of a fold. Scores of one patient are correlated between arms (0.4) and trainings (0.6).
+shared by all trainings of a fold; `seed` all from the seed, as with all labels, where there is one draw. Scores of one patient are correlated between arms (0.4) and trainings (0.6).
 Everything after the scores is the package's own code: resamples, differences, max-T, verdicts.
 """
 
@@ -26,13 +26,13 @@ from threadpoolctl import threadpool_limits
 from fewscans.bootstrap import resample_weights
 from fewscans.keyed import key_of
 from fewscans.metrics import weighted_ranking
-from fewscans.verdict import joint_correlation, joint_intervals, paired_difference, verdict
+from fewscans.verdict import joint_correlation, joint_intervals, moderated, paired_difference, verdict
 
 SMALLEST_GAIN = 0.03
 RESAMPLES = 200
 WEIGHT_SETS = 40
 BY_ARM, BY_TRAINING = 0.2, 0.4  # shares of a score's variance beyond what all arms see in a patient
-PARTS = {"free": (0.0, 0.0, 0.0), "crossed": (0.4, 0.4, 0.0), "fold": (0.3, 0.0, 0.7)}  # draw, seed, fold
+PARTS = {"free": (0.0, 0.0, 0.0), "crossed": (0.4, 0.4, 0.0), "fold": (0.3, 0.0, 0.7), "seed": (0.0, 1.0, 0.0)}  # draw, seed, fold
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def judge(s: Scenario, rep: int) -> tuple[list[str], list[str]]:
     ).reshape(arms, draws, seeds, folds, -1)
     apart = values[1:] - values[0]
     cells, resampled = np.moveaxis(apart[..., -1], 3, 1), apart[..., :-1].mean(axis=3)
-    found = [paired_difference(float(c.mean()), c, v) for c, v in zip(cells, resampled, strict=True)]
+    found = moderated([paired_difference(float(c.mean()), c, v, complete_labels=s.draws == 1) for c, v in zip(cells, resampled, strict=True)])
     correlation = joint_correlation(cells, resampled.mean(axis=(1, 2)))
     bounds = joint_intervals(found, correlation, 0.05, rep)
     rule = [
@@ -130,9 +130,15 @@ def scenarios() -> list[Scenario]:
     designs = [(50, 5, 2, 1), (150, 3, 2, 1), (150, 5, 2, 2), (150, 5, 3, 3), (400, 5, 2, 1), (400, 5, 3, 3)]
     found = [Scenario(*design, spread=spread) for design in designs for spread in (0.0, 0.03, 0.06)]
     found += [Scenario(*design, luck=luck) for design in designs for luck in ("crossed", "fold")]
-    found += [Scenario(200, 1, d, r, spread=spread) for d, r in ((1, 2), (1, 3), (2, 2), (3, 3)) for spread in (0.0, 0.03)]
+    # An official split; one draw is judged where all labels are used.
+    found += [
+        Scenario(200, 1, d, r, spread=spread, luck="free" if d > 1 else "seed")
+        for d, r in ((1, 2), (1, 3), (1, 5), (2, 2), (3, 3))
+        for spread in (0.0, 0.03)
+    ]
     found += [Scenario(150, 3, 2, 1, arms=8, spread=spread) for spread in (0.0, 0.03, 0.06)]
-    found += [Scenario(150, 5, 3, 3, arms=8, spread=0.03), Scenario(150, 3, 2, 1, auroc=0.95), Scenario(400, 5, 3, 3, luck="fold", spread=0.06)]
+    found += [Scenario(150, 3, 2, 1, arms=8, luck="fold"), Scenario(400, 5, 2, 1, arms=8), Scenario(150, 5, 3, 3, arms=8)]
+    found += [Scenario(150, 3, 2, 1, auroc=0.95), Scenario(400, 5, 3, 3, luck="fold", spread=0.06)]
     found += [Scenario(*design, effect=effect) for design in designs for effect in (0.05, 0.1)]
     return found
 

@@ -75,15 +75,27 @@ def policy(strength: float = 1.0, kind: Kind = "ssl") -> Policy:
         return Policy()
     if kind == "supervised":
         return Policy(
-            crop_area=(0.6, 1.0), crop_aspect=1.15, rotation_deg=10 * strength, scale=0.1 * strength,
-            translation=0.05 * strength, brightness=0.1 * strength, contrast=0.2 * strength, gamma=0.2 * strength,
+            crop_area=(0.6, 1.0),
+            crop_aspect=1.15,
+            rotation_deg=10 * strength,
+            scale=0.1 * strength,
+            translation=0.05 * strength,
+            brightness=0.1 * strength,
+            contrast=0.2 * strength,
+            gamma=0.2 * strength,
             noise_sd=0.03 * strength,
         )
     if kind != "ssl":
         raise ValueError(f"no policy '{kind}'")
     return Policy(
-        rotation_deg=15 * strength, scale=0.1 * strength, translation=0.05 * strength, brightness=0.2 * strength,
-        contrast=0.4 * strength, gamma=0.4 * strength, noise_sd=0.05 * strength, blur_sd=strength / 64,
+        rotation_deg=15 * strength,
+        scale=0.1 * strength,
+        translation=0.05 * strength,
+        brightness=0.2 * strength,
+        contrast=0.4 * strength,
+        gamma=0.4 * strength,
+        noise_sd=0.05 * strength,
+        blur_sd=strength / 64,
     )
 
 
@@ -111,11 +123,18 @@ class Parameters:
     def to(self, device: torch.device) -> Parameters:
         """The same on `device`."""
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Parameters(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in moved.items()})
+        return Parameters(
+            **{k: v.to(device) if isinstance(v, Tensor) else v for k, v in moved.items()}
+        )
 
 
 def draw(
-    keys: NDArray[np.uint64], *, seed_key: int, epoch: int | NDArray[np.integer], view: int, policy: Policy
+    keys: NDArray[np.uint64],
+    *,
+    seed_key: int,
+    epoch: int | NDArray[np.integer],
+    view: int,
+    policy: Policy,
 ) -> Parameters:
     """Parameters of one view of the scans `keys` [B]; each sample's depend on its own key alone."""
     u = uniform(seed_key, epoch, keys, view, _N_NUMBERS)
@@ -139,7 +158,9 @@ def draw(
     )
 
 
-def _affine(u: NDArray[np.float64], signed: NDArray[np.float64], policy: Policy) -> NDArray[np.float64]:
+def _affine(
+    u: NDArray[np.float64], signed: NDArray[np.float64], policy: Policy
+) -> NDArray[np.float64]:
     """[B, 2, 3]: crop, flip, rotation about the crop's middle, scale and shift as one map."""
     low, high = policy.crop_area
     area = low + (high - low) * u[:, 0]
@@ -154,7 +175,10 @@ def _affine(u: NDArray[np.float64], signed: NDArray[np.float64], policy: Policy)
     # In coordinates from -1 to 1 a crop of width w has room for its middle between -(1 - w) and 1 - w.
     middle_x = (1 - width) * signed[:, 2] + 2 * policy.translation * signed[:, 16]
     middle_y = (1 - height) * signed[:, 3] + 2 * policy.translation * signed[:, 17]
-    rows = [np.stack([cos * a, -sin * b, middle_x], axis=1), np.stack([sin * a, cos * b, middle_y], axis=1)]
+    rows = [
+        np.stack([cos * a, -sin * b, middle_x], axis=1),
+        np.stack([sin * a, cos * b, middle_y], axis=1),
+    ]
     return np.stack(rows, axis=1)
 
 

@@ -55,8 +55,17 @@ class Checkpoint:
             return None
         try:
             return torch.load(self.path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-            log.warning("%s cannot be read (%s); training begins anew", self.path, type(error).__name__)
+        except (
+            RuntimeError,
+            EOFError,
+            OSError,
+            ValueError,
+            KeyError,
+            pickle.UnpicklingError,
+        ) as error:
+            log.warning(
+                "%s cannot be read (%s); training begins anew", self.path, type(error).__name__
+            )
             return None
 
     def remove(self) -> None:
@@ -71,7 +80,9 @@ class Lease:
     same, so time is lost and nothing else. `check` ends the one who lost.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, dead_after_s: float = DEAD_AFTER_S) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], *, dead_after_s: float = DEAD_AFTER_S
+    ) -> None:
         self.path = Path(folder) / "lease.json"
         self.dead_after_s = dead_after_s
         self.token = uuid.uuid4().hex
@@ -105,6 +116,8 @@ class Lease:
         owner = self._read()
         if owner is not None and owner.get("token") == self.token:
             self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not there any more, or state lies in it
+            self.path.parent.rmdir()
 
     def _me(self) -> dict[str, Any]:
         return {
@@ -119,7 +132,10 @@ class Lease:
         try:
             mine.write_text(json.dumps(self._me()), encoding="utf-8")
             os.link(mine, self.path)
-        except (FileExistsError, FileNotFoundError):  # taken, or its owner finished and removed the folder meanwhile
+        except (
+            FileExistsError,
+            FileNotFoundError,
+        ):  # taken, or its owner finished and removed the folder meanwhile
             return False
         finally:
             mine.unlink(missing_ok=True)
@@ -160,7 +176,9 @@ class Lease:
             if json.loads(aside.read_text(encoding="utf-8")).get("token") != owner.get("token"):
                 os.link(aside, self.path)
         aside.unlink(missing_ok=True)
-        log.info("taking over from process %s on %s, which is gone", owner.get("pid"), owner.get("host"))
+        log.info(
+            "taking over from process %s on %s, which is gone", owner.get("pid"), owner.get("host")
+        )
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
@@ -174,7 +192,7 @@ def lease(
     finished: Callable[[], bool],
     *,
     dead_after_s: float = DEAD_AFTER_S,
-    poll_s: float = 5.0,
+    poll_s: float = 2.0,
 ) -> Iterator[Lease | None]:
     """Yield the lease of `folder`; or None once `finished()`, since its owner has done the work meanwhile."""
     made = Lease(folder, dead_after_s=dead_after_s)
@@ -197,7 +215,7 @@ def lease(
 
 
 def _host() -> str:
-    """This machine as far as process numbers mean the same; containers on a host may number their own."""
+    """Name of the place where process numbers mean the same; containers on a host may number their own."""
     try:
         space = os.readlink("/proc/self/ns/pid")
     except OSError:

@@ -6,8 +6,11 @@ bytes: every random number is keyed by epoch and scan, so the state is weights, 
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +82,12 @@ class Training:
         label: str = "",
     ) -> None:
         self.method, self.resident, self.schedule = method, resident, schedule
-        self.save, self.checkpoint_s, self.should_stop, self.label = save, checkpoint_s, should_stop, label
+        self.save, self.checkpoint_s, self.should_stop, self.label = (
+            save,
+            checkpoint_s,
+            should_stop,
+            label,
+        )
         self.optimizer = optim.make_optimizer(method, schedule.lr, schedule.weight_decay)
         self.step = 0
         self.seconds = 0.0
@@ -144,7 +152,9 @@ class Training:
             self._order = keyed.permutation(self.schedule.seed_key, epoch, self.resident.keys)
         first = position * self.schedule.batch_size
         index = self._order[first : first + self.schedule.batch_size]
-        return Batch(self.resident.batch(index), self.resident.keys[index], epoch, self.schedule.seed_key)
+        return Batch(
+            self.resident.batch(index), self.resident.keys[index], epoch, self.schedule.seed_key
+        )
 
     def _one_step(self) -> tuple[Tensor, dict[str, Tensor]]:
         s = self.schedule
@@ -215,7 +225,9 @@ def collapse_gauges(h: Tensor) -> tuple[float, float]:
     spread = float(z.std(dim=0, correction=0).mean()) * h.shape[1] ** 0.5
     centred = (h - h.mean(dim=0)).double()
     gram = centred @ centred.T if len(h) < h.shape[1] else centred.T @ centred
-    share = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()  # singular values; a tenth of the cost of an SVD
+    share = (
+        torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
+    )  # singular values; a tenth of the cost of an SVD
     total = float(share.sum())
     if total <= 0:
         return spread, 1.0
@@ -225,3 +237,17 @@ def collapse_gauges(h: Tensor) -> tuple[float, float]:
 
 def _devices(device: torch.device) -> list[torch.device]:
     return [device] if device.type == "cuda" else []
+
+
+@contextlib.contextmanager
+def ask_to_stop() -> Iterator[Callable[[], bool]]:
+    """Yield a function that says whether SIGTERM came: a cluster's warning, time to save the state."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGTERM, before)

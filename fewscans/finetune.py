@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fewscans import protocols
+from fewscans.config.encoders import ScratchLong
 from fewscans.config.stages import FinetuneParams
 from fewscans.errors import UserError, did_you_mean
 from fewscans.files import Cache
@@ -136,7 +137,7 @@ def _read_encoder(params: FinetuneParams, folder: Path | None) -> dict[str, Any]
 
 def _open_store(params: FinetuneParams, files: Files, stack: contextlib.ExitStack) -> Store | None:
     """The store, and scikit-learn held to the job's threads; None where no image is seen."""
-    if not _needs_pixels(params):
+    if files.store is None or not _needs_pixels(params):
         return None
     from threadpoolctl import threadpool_limits
 
@@ -168,7 +169,7 @@ def _make_source(
 
 def _with_extra_steps(params: FinetuneParams, folds: Path) -> FinetuneParams:
     """`params` with the steps of pretraining on top of those of fine-tuning, for `scratch-long`."""
-    if _method(params) != "scratch-long":
+    if not isinstance(params.settings, ScratchLong):
         return params
     extra = params.settings.extra_steps
     if extra is None:
@@ -254,18 +255,12 @@ def _embeddings(
             write_embeddings(folder, fold, np.arange(len(fold.scans)), source.features)
         return round(source.embedding_seconds, 3)
     if folder is not None:
-        tuned = [
-            one
-            for one in records
-            if one.outcome.test_embeddings is not None and one.budget.draw == 0
-        ]
-        shown = max(
-            tuned,
-            key=lambda one: (one.budget.name == "all", len(one.budget.task.labelled)),
-            default=None,
-        )
-        if shown is None:
-            write_embeddings(folder, fold, np.empty(0, np.int64), np.empty((0, 0), np.float16))
-        else:
-            write_embeddings(folder, fold, shown.budget.task.test, shown.outcome.test_embeddings)
+        positions, values = np.empty(0, np.int64), np.empty((0, 0), np.float16)
+        largest = (False, -1)
+        for one in records:
+            task, made = one.budget.task, one.outcome.test_embeddings
+            rank = (one.budget.name == "all", len(task.labelled))
+            if made is not None and one.budget.draw == 0 and rank > largest:
+                positions, values, largest = task.test, made, rank
+        write_embeddings(folder, fold, positions, values)
     return 0.0

@@ -36,7 +36,9 @@ def _outline(backbone: str) -> nn.Module:
     if not timm.is_model(backbone):
         near = difflib.get_close_matches(backbone, timm.list_models(), n=5, cutoff=0.5)
         hint = f" Did you mean '{near[0]}'? Near: {', '.join(near)}." if near else ""
-        raise UserError(f"backbone '{backbone}' is not a timm model.{hint} `timm.list_models()` lists them.")
+        raise UserError(
+            f"backbone '{backbone}' is not a timm model.{hint} `timm.list_models()` lists them."
+        )
     with torch.device("meta"):
         return timm.create_model(backbone, num_classes=0)
 
@@ -62,7 +64,9 @@ def patch_size(backbone: str, size: int, override: int | None = None) -> int | N
     own = int(_outline(backbone).patch_embed.patch_size[0])
     if override is not None:
         if size % override:
-            raise UserError(f"patch_size {override} does not divide the image's side {size}. Choose a divisor of it.")
+            raise UserError(
+                f"patch_size {override} does not divide the image's side {size}. Choose a divisor of it."
+            )
         return override
     fitting = [side for side in range(min(4, own), own + 1) if size % side == 0]
     if not fitting:
@@ -72,7 +76,9 @@ def patch_size(backbone: str, size: int, override: int | None = None) -> int | N
     return min(fitting, key=lambda side: (abs(side - size / 8), side))
 
 
-def network_kwargs(backbone: str, *, size: int, channels: int, patch: int | None = None) -> dict[str, Any]:
+def network_kwargs(
+    backbone: str, *, size: int, channels: int, patch: int | None = None
+) -> dict[str, Any]:
     """What `timm.create_model(backbone, ...)` is called with; written out beside the weights."""
     kwargs: dict[str, Any] = {"num_classes": 0, "in_chans": channels}
     outline = _outline(backbone)
@@ -97,8 +103,10 @@ def _takes_size(backbone: str, size: int) -> bool:
     return True
 
 
-def make_encoder(backbone: str, *, size: int, channels: int, patch_size: int | None, init_key: int) -> nn.Module:
-    """timm model without classifier, [B, channels, size, size] -> [B, E]; its weights follow from `init_key` alone.
+def make_encoder(
+    backbone: str, *, size: int, channels: int, patch_size: int | None, init_key: int
+) -> nn.Module:
+    """Model of timm without classifier, [B, channels, size, size] -> [B, E]; its weights follow from `init_key` alone.
 
     Raises
     ------
@@ -118,7 +126,9 @@ def build(backbone: str, kwargs: dict[str, Any], init_key: int = 0) -> nn.Module
             model = timm.create_model(backbone, pretrained=False, **kwargs)
         except (TypeError, AssertionError, RuntimeError, ValueError) as error:
             shown = ", ".join(f"{key}={value}" for key, value in kwargs.items())
-            raise UserError(f"backbone '{backbone}' cannot be built with {shown}: {error}") from error
+            raise UserError(
+                f"backbone '{backbone}' cannot be built with {shown}: {error}"
+            ) from error
     model.fewscans_network = {"backbone": backbone, "kwargs": kwargs}
     return model
 
@@ -128,7 +138,9 @@ def embedding_dim(model: nn.Module) -> int:
     return int(getattr(model, "head_hidden_size", None) or model.num_features)
 
 
-def embed(model: nn.Module, resident: Resident, index: Any, batch: int = 256) -> NDArray[np.float32]:
+def embed(
+    model: nn.Module, resident: Resident, index: Any, batch: int = 256
+) -> NDArray[np.float32]:
     """Embeddings [n, E] of the scans at `index`, unaugmented, in eval mode; the model's mode is put back."""
     index = np.asarray(index, dtype=np.int64)
     out = np.empty((len(index), embedding_dim(model)), dtype=np.float32)
@@ -142,13 +154,19 @@ def embed(model: nn.Module, resident: Resident, index: Any, batch: int = 256) ->
     return out
 
 
-def set_batchnorm_statistics(model: nn.Module, resident: Resident, index: Any, batch: int = 256) -> None:
+def set_batchnorm_statistics(
+    model: nn.Module, resident: Resident, index: Any, batch: int = 256
+) -> None:
     """Set running means and variances of batch norms to the average over the scans at `index`. No gradients.
 
     An untrained network has means 0 and variances 1, which fit no layer: frozen features would be judged by a
     mistake. Networks without batch norm are left as they are.
     """
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    norms = [
+        m
+        for m in model.modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
+    ]
     index = np.asarray(index, dtype=np.int64)
     if not norms or not len(index):
         return
@@ -177,7 +195,9 @@ def save_encoder(path: str | Path, model: nn.Module) -> None:
         save_file(state, str(temporary), metadata={"format": "pt"})
 
 
-def load_encoder(folder: str | Path, *, size: int, channels: int) -> tuple[nn.Module, dict[str, Any]]:
+def load_encoder(
+    folder: str | Path, *, size: int, channels: int
+) -> tuple[nn.Module, dict[str, Any]]:
     """The encoder that `pretrain` left in `folder`, and its encoder.json.
 
     Raises
@@ -190,18 +210,22 @@ def load_encoder(folder: str | Path, *, size: int, channels: int) -> tuple[nn.Mo
         meta = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
         state = load_file(folder / "encoder.safetensors")
     except FileNotFoundError as error:
-        raise UserError(f"{folder}: no encoder here ({Path(error.filename or '').name} is missing).") from None
+        raise UserError(
+            f"{folder}: no encoder here ({Path(error.filename or '').name} is missing)."
+        ) from None
     wanted = meta["input"]
     if (wanted["size"], wanted["channels"]) != (size, channels):
         raise UserError(
-            f"{folder}: this encoder takes {wanted['channels']} x {wanted['size']} x {wanted['size']}, and the store has "
-            f"{channels} x {size} x {size} (channels x height x width). Use the recipe it was pretrained with."
+            f"{folder}: this encoder takes {wanted['channels']} x {wanted['size']} x {wanted['size']}, and the store "
+            f"has {channels} x {size} x {size} (channels x height x width). Use the recipe it was pretrained with."
         )
     model = build(meta["network"]["backbone"], meta["network"]["kwargs"])
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise UserError(f"{folder}/encoder.safetensors does not fit encoder.json: {error}") from None
+        raise UserError(
+            f"{folder}/encoder.safetensors does not fit encoder.json: {error}"
+        ) from None
     return model, meta
 
 
@@ -233,7 +257,9 @@ def load_pretrained(
         torch.manual_seed(init_key % 2**63)
         try:
             overlay = {"state_dict": dict(state)}
-            model = timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs)
+            model = timm.create_model(
+                backbone, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs
+            )
         except (RuntimeError, KeyError) as error:
             raise UserError(f"{weights_path}: not weights of '{backbone}': {error}") from None
     _check_covered(model, state, backbone, weights_path)
@@ -244,20 +270,32 @@ def load_pretrained(
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise UserError(f"{path}: no such file. Give the weights' path in `imagenet_weights`, or leave it out.")
+        raise UserError(
+            f"{path}: no such file. Give the weights' path in `imagenet_weights`, or leave it out."
+        )
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, "cpu", weights_only=True)
+        )
     except Exception as error:
-        raise UserError(f"{path}: cannot be read as weights ({type(error).__name__}: {error}).") from None
+        raise UserError(
+            f"{path}: cannot be read as weights ({type(error).__name__}: {error})."
+        ) from None
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(value, Tensor) for value in state.values()
+    ):
         raise UserError(f"{path}: not a state dict (names to tensors).")
     return {str(name).removeprefix("module."): value for name, value in state.items()}
 
 
-def _check_covered(model: nn.Module, state: dict[str, Tensor], backbone: str, path: str | Path) -> None:
+def _check_covered(
+    model: nn.Module, state: dict[str, Tensor], backbone: str, path: str | Path
+) -> None:
     """Refuse a file that leaves weights at random: timm only warns of that."""
     lacking = [name for name, _ in model.named_parameters() if name not in state]
     if lacking:

@@ -27,7 +27,9 @@ def set_up(compute: ComputeSettings) -> torch.device:
     """
     torch.set_num_threads(compute.threads)
     if compute.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("compute.device: no CUDA device is available to torch. Use 'auto' or 'cpu'.")
+        raise UserError(
+            "compute.device: no CUDA device is available to torch. Use 'auto' or 'cpu'."
+        )
     if compute.device == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     # Read by cuBLAS when it starts; without it some of its sums are not reproducible.
@@ -39,7 +41,10 @@ def set_up(compute: ComputeSettings) -> torch.device:
 
 
 def precision_of(compute: ComputeSettings, device: torch.device) -> str:
-    """``fp32`` or ``bf16``: what `auto` comes to on `device`. CPU autocast is slower than fp32 where bf16 units lack."""
+    """``fp32`` or ``bf16``: what `auto` comes to on `device`.
+
+    On a CPU without bf16 units autocast is far slower than fp32.
+    """
     if compute.precision != "auto":
         return compute.precision
     return "bf16" if device.type == "cuda" else "fp32"
@@ -57,7 +62,9 @@ def place(module: nn.Module, device: torch.device) -> nn.Module:
     return module.to(device=device, memory_format=torch.channels_last)
 
 
-def make_optimizer(modules: nn.Module | Iterable[nn.Module], lr: float, weight_decay: float) -> torch.optim.AdamW:
+def make_optimizer(
+    modules: nn.Module | Iterable[nn.Module], lr: float, weight_decay: float
+) -> torch.optim.AdamW:
     """AdamW over all trainable parameters; no decay on biases, norms and single tokens (1-d parameters).
 
     Tokens and position embeddings have shape [1, N, E]; they are not decayed either, as in timm.
@@ -71,9 +78,17 @@ def make_optimizer(modules: nn.Module | Iterable[nn.Module], lr: float, weight_d
             if not parameter.requires_grad or id(parameter) in seen:
                 continue
             seen.add(id(parameter))
-            is_token = name.rpartition(".")[2] in ("pos_embed", "cls_token", "reg_token", "mask_token")
+            is_token = name.rpartition(".")[2] in (
+                "pos_embed",
+                "cls_token",
+                "reg_token",
+                "mask_token",
+            )
             (free if parameter.ndim <= 1 or is_token else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
     groups = [group for group in groups if group["params"]]
     # One kernel over all tensors: a small network has a hundred of them, and a step each costs more than its sums.
     return torch.optim.AdamW(groups, lr=lr, fused=True)

@@ -29,7 +29,9 @@ class Progress:
     The loss is asked for by a function, and only when something is shown: on a GPU reading it waits for the device.
     """
 
-    def __init__(self, n_steps: int, *, images_per_step: int, label: str = "", done: int = 0) -> None:
+    def __init__(
+        self, n_steps: int, *, images_per_step: int, label: str = "", done: int = 0
+    ) -> None:
         self.n_steps, self.images_per_step, self.label = n_steps, images_per_step, label
         self._first = done
         self._bar = None
@@ -37,7 +39,14 @@ class Progress:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=n_steps, initial=done, desc=label, unit="step", dynamic_ncols=True, mininterval=BAR_S)
+            self._bar = tqdm(
+                total=n_steps,
+                initial=done,
+                desc=label,
+                unit="step",
+                dynamic_ncols=True,
+                mininterval=BAR_S,
+            )
             self._interval_s = BAR_S
         self._began = self._shown = time.monotonic()
 
@@ -45,7 +54,10 @@ class Progress:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._bar is not None:
             self._bar.close()
@@ -65,7 +77,8 @@ class Progress:
             self._bar.update(done - self._bar.n)
             return
         left = duration((self.n_steps - done) / rate)
-        log.info("%s step %d/%d, %.0f images/s, loss %.4f, %s left", self.label, done, self.n_steps, images, loss(), left)
+        line = "%s step %d/%d, %.0f images/s, loss %.4f, %s left"
+        log.info(line, self.label, done, self.n_steps, images, loss(), left)
 
 
 def duration(seconds: float) -> str:

@@ -33,7 +33,9 @@ class Resident:
         Digest of each scan's pixels in the store, in the same order.
     """
 
-    def __init__(self, store: Store, scans: Sequence[str], device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, store: Store, scans: Sequence[str], device: torch.device | str = "cpu"
+    ) -> None:
         self.device = torch.device(device)
         self.scans = [str(scan) for scan in scans]
         self.keys = scan_keys(self.scans)
@@ -70,7 +72,9 @@ class Resident:
             return first
         shapes = {tuple(part._voxels.shape[1:]) for part in parts}
         if len(shapes) > 1:
-            raise UserError(f"stores of different shapes cannot be joined: {sorted(shapes)}. Use one recipe for all.")
+            raise UserError(
+                f"stores of different shapes cannot be joined: {sorted(shapes)}. Use one recipe for all."
+            )
         joined = cls.__new__(cls)
         joined.device = first.device
         joined.scans = [scan for part in parts for scan in part.scans]
@@ -78,7 +82,9 @@ class Resident:
         joined.keys = np.concatenate([part.keys for part in parts])
         joined._scale = torch.cat([part._scale for part in parts])
         joined._intercept = torch.cat([part._intercept for part in parts])
-        joined._uniform = len({(float(p._scale[0]), float(p._intercept[0])) for p in parts if len(p)}) <= 1
+        joined._uniform = (
+            len({(float(p._scale[0]), float(p._intercept[0])) for p in parts if len(p)}) <= 1
+        )
         kinds = {part._voxels.dtype for part in parts}
         kind = first._voxels.dtype if len(kinds) == 1 else torch.promote_types(*list(kinds)[:2])
         joined._keep(torch.cat([part._voxels.to(device="cpu", dtype=kind) for part in parts]))

@@ -10,7 +10,7 @@ difference of one training,
                 training do together, so `patients` must not (as in Hillis 2007)
     excess      what folds, or seeds across folds, spread beyond the two; at least 0
 
-with Satterthwaite's degrees of freedom. docs/notes/0003-verdicts.md says why, benchmarks/verdict_rule.py what the
+with Satterthwaite's degrees of freedom; among several arms no training part is taken below half of their mean. docs/notes/0003-verdicts.md says why, benchmarks/verdict_rule.py what the
 rule does where nothing differs.
 
 Shapes: K folds, D draws, S seeds, R resamples, A arms.
@@ -19,7 +19,7 @@ Shapes: K folds, D draws, S seeds, R resamples, A arms.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,6 +164,16 @@ def _satterthwaite(variance: float, uncertainty: float) -> float:
     if uncertainty <= 0:
         return _LARGE
     return float(np.clip(variance**2 / uncertainty, 1.0, _LARGE))
+
+
+def moderated(differences: Sequence[Difference]) -> list[Difference]:
+    """The differences, no training part below half of their mean.
+
+    From few trainings that part is now and then far too small by luck, and among many arms the one where it is would
+    be the one that is called a gain. A lone difference stays as it is.
+    """
+    least = sum(one.training for one in differences) / (2 * max(1, len(differences)))
+    return [replace(one, training=max(one.training, least)) for one in differences]
 
 
 def joint_correlation(cells: Floats, resampled: Floats) -> Floats:

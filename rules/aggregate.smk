@@ -18,6 +18,13 @@ rule plan:
     # What the config means, written out: encoders, arms, runs, files.
     output:
         f"{R}/plan.json",
+    log:
+        "logs/plan.log",
+    benchmark:
+        f"{W}/benchmarks/plan.tsv"
+    threads: 1
+    resources:
+        **cost("light"),
     params:
         cfg=json.dumps(CONFIG.model_dump(mode="json", exclude={"report"}), sort_keys=True),
         plan=digest(planning.as_json(PLAN, PATHS, {})),
@@ -30,13 +37,6 @@ rule plan:
             "scripts.finetune",
             "scripts.aggregate",
         ),
-    log:
-        "logs/plan.log",
-    benchmark:
-        f"{W}/benchmarks/plan.tsv"
-    threads: 1
-    resources:
-        **cost("light"),
     shell:
         'python "$SCRIPTS/plan.py" --params {params.cfg:q} --out {output:q} &> {log:q}'
 
@@ -55,9 +55,6 @@ rule aggregate:
         latex=f"{R}/ablation_table.tex",
         scores=f"{R}/scores.parquet",
         contrasts=f"{R}/contrasts.parquet",
-    params:
-        cfg=settings(AggregateParams(compare=CONFIG.compare, score=CONFIG.score, seed=CONFIG.seed)),
-        code=code_digest("scripts.aggregate"),
     log:
         "logs/aggregate.log",
     benchmark:
@@ -65,6 +62,9 @@ rule aggregate:
     threads: 1
     resources:
         **cost("cpu"),
+    params:
+        cfg=settings(AggregateParams(compare=CONFIG.compare, score=CONFIG.score, seed=CONFIG.seed)),
+        code=code_digest("scripts.aggregate"),
     shell:
         'python "$SCRIPTS/aggregate.py" --params {params.cfg:q} --plan {input.plan:q} --scores {output.scores:q}'
         " --contrasts {output.contrasts:q} --table {output.table:q} &> {log:q}"
@@ -86,10 +86,6 @@ rule report:
             category="Figures",
         ),
         others=[f for d in PLAN.evaluated for name in FIGURES for f in figure(d, name)[1:]],
-    params:
-        cfg=settings(ReportParams(report=CONFIG.report, compare=CONFIG.compare)),
-        code=code_digest("scripts.report"),
-        figures=f"{R}/figures",
     log:
         "logs/report.log",
     benchmark:
@@ -97,6 +93,10 @@ rule report:
     threads: 1
     resources:
         **cost("cpu"),
+    params:
+        cfg=settings(ReportParams(report=CONFIG.report, compare=CONFIG.compare)),
+        code=code_digest("scripts.report"),
+        figures=f"{R}/figures",
     shell:
         'python "$SCRIPTS/report.py" --params {params.cfg:q} --plan {input.plan:q} --scores {input.scores:q}'
         " --contrasts {input.contrasts:q} --table {input.table:q} --figures {params.figures:q}"

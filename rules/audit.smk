@@ -36,12 +36,10 @@ rule audit:
         table=audit_table,
     output:
         labels=f"{W}/{{dataset}}/labels.parquet",
-        tables=expand(f"{W}/{{{{dataset}}}}/audit/{{kind}}.parquet", kind=["duplicates", "groups", "findings"]),
-    params:
-        cfg=lambda w: settings(audit_params(w)),
-        code=code_digest("scripts.audit"),
-        folders=converted_folders,
-        out=lambda w, output: str(Path(output.tables[0]).parent),
+        tables=expand(
+            f"{W}/{{{{dataset}}}}/audit/{{kind}}.parquet",
+            kind=["duplicates", "groups", "findings"],
+        ),
     log:
         "logs/audit/{dataset}.log",
     benchmark:
@@ -49,6 +47,11 @@ rule audit:
     threads: 1
     resources:
         **cost("cpu"),
+    params:
+        cfg=lambda w: settings(audit_params(w)),
+        code=code_digest("scripts.audit"),
+        folders=converted_folders,
+        out=lambda w, output: str(Path(output.tables[0]).parent),
     shell:
         'python "$SCRIPTS/audit.py" --params {params.cfg:q} --converted {params.folders:q}'
         " --labels {output.labels:q} --out {params.out:q} &> {log:q}"

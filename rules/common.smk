@@ -17,8 +17,12 @@ from fewscans.errors import UserError
 from fewscans.rawdata import check_config, fingerprint, resolve
 from fewscans.runrecord import RunRecord
 
-# Scripts find the package, and rules the scripts, from any working directory and under any name of the clone.
-shell.prefix(f"export PYTHONPATH={shlex.quote(str(ROOT))} SCRIPTS={shlex.quote(str(ROOT / 'scripts'))}; ")
+# Scripts find the package, rules the scripts and the Python that runs Snakemake, from any working directory and under
+# any name of the clone.
+shell.prefix(
+    f"export PYTHONPATH={shlex.quote(str(ROOT))} SCRIPTS={shlex.quote(str(ROOT / 'scripts'))}"
+    f" PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
+)
 
 
 def load_plan(raw):

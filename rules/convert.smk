@@ -22,7 +22,10 @@ def convert_params(wildcards):
 def converted(wildcards):
     """The finished chunks of a data set."""
     chunks = range(dataset_settings(wildcards.dataset).chunks)
-    return [PATHS.dataset(wildcards.dataset, "converted", str(chunk), "index.parquet") for chunk in chunks]
+    return [
+        PATHS.dataset(wildcards.dataset, "converted", str(chunk), "index.parquet")
+        for chunk in chunks
+    ]
 
 
 def converted_folders(wildcards):
@@ -36,19 +39,19 @@ if any(dataset.phantom for dataset in CONFIG.datasets.values()):
         output:
             table=f"{W}/{{dataset}}/raw/labels.csv",
             faults=f"{W}/{{dataset}}/raw/faults.csv",
-        wildcard_constraints:
-            dataset=names(n for n, d in CONFIG.datasets.items() if d.phantom),
-        params:
-            cfg=lambda w: settings(PhantomParams(cohort=dataset_settings(w.dataset).phantom)),
-            code=code_digest("scripts.phantom"),
-            out=lambda w, output: str(Path(output.table).parent),
         log:
             "logs/phantom/{dataset}.log",
         benchmark:
             f"{W}/benchmarks/phantom/{{dataset}}.tsv"
+        wildcard_constraints:
+            dataset=names(n for n, d in CONFIG.datasets.items() if d.phantom),
         threads: 1
         resources:
             **cost("light"),
+        params:
+            cfg=lambda w: settings(PhantomParams(cohort=dataset_settings(w.dataset).phantom)),
+            code=code_digest("scripts.phantom"),
+            out=lambda w, output: str(Path(output.table).parent),
         shell:
             'python "$SCRIPTS/phantom.py" --params {params.cfg:q} --out {params.out:q} &> {log:q}'
 
@@ -69,11 +72,6 @@ rule convert:
     output:
         index=f"{W}/{{dataset}}/converted/{{chunk}}/index.parquet",
         pixels=f"{W}/{{dataset}}/converted/{{chunk}}/pixels.bin",
-    params:
-        cfg=lambda w: settings(convert_params(w)),
-        scans=lambda w: fingerprint(CONFIG, w.dataset),
-        code=code_digest("scripts.convert"),
-        out=lambda w, output: str(Path(output.index).parent),
     log:
         "logs/convert/{dataset}.{chunk}.log",
     benchmark:
@@ -81,5 +79,10 @@ rule convert:
     threads: 1
     resources:
         **cost("cpu"),
+    params:
+        cfg=lambda w: settings(convert_params(w)),
+        scans=lambda w: fingerprint(CONFIG, w.dataset),
+        code=code_digest("scripts.convert"),
+        out=lambda w, output: str(Path(output.index).parent),
     shell:
         'python "$SCRIPTS/convert.py" --params {params.cfg:q} --out {params.out:q} &> {log:q}'

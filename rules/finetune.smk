@@ -19,7 +19,11 @@ def finetune_params(wildcards):
         network = (encoder.settings.backbone, encoder.settings.patch_size)
         extra_epochs, extra_batch_size = PLAN.longest_pretraining(*network, wildcards.recipe)
     # Settings of a protocol that is not run rerun nothing.
-    used = {name: value for name, value in CONFIG.protocol_settings.model_dump().items() if name in protocols}
+    used = {
+        name: value
+        for name, value in CONFIG.protocol_settings.model_dump().items()
+        if name in protocols
+    }
     return FinetuneParams(
         encoder=wildcards.encoder,
         settings=encoder.settings,
@@ -41,7 +45,11 @@ def finetune_params(wildcards):
 def finetune_encoder(wildcards):
     """Files of the encoder; none where training starts without any."""
     key = PLAN.encoder_key(finetune_run(wildcards))
-    return [] if key is None else [PATHS.encoder(key, name) for name in ("encoder.json", "encoder.safetensors")]
+    return (
+        []
+        if key is None
+        else [PATHS.encoder(key, name) for name in ("encoder.json", "encoder.safetensors")]
+    )
 
 
 def finetune_code(wildcards):
@@ -66,12 +74,6 @@ rule finetune:
         predictions=f"{W}/predictions/{{encoder}}/{{recipe}}/{{dataset}}/{{fold}}/{{seed}}/predictions.parquet",
         embeddings=f"{W}/embeddings/{{encoder}}/{{recipe}}/{{dataset}}/{{fold}}/{{seed}}/embeddings.npy",
         rows=f"{W}/embeddings/{{encoder}}/{{recipe}}/{{dataset}}/{{fold}}/{{seed}}/embeddings.parquet",
-    params:
-        cfg=lambda w: settings(finetune_params(w)),
-        code=finetune_code,
-        store=lambda w: str(Path(store(w.dataset, w.recipe)[0]).parent),
-        encoder=lambda w, input: ["--encoder", str(Path(input.encoder[0]).parent)] if input.get("encoder") else [],
-        embeddings=lambda w, output: str(Path(output.rows).parent),
     log:
         "logs/finetune/{encoder}.{recipe}.{dataset}.{fold}.{seed}.log",
     benchmark:
@@ -79,6 +81,14 @@ rule finetune:
     threads: CONFIG.compute.threads
     resources:
         **cost("gpu"),
+    params:
+        cfg=lambda w: settings(finetune_params(w)),
+        code=finetune_code,
+        store=lambda w: str(Path(store(w.dataset, w.recipe)[0]).parent),
+        encoder=lambda w, input: (
+            ["--encoder", str(Path(input.encoder[0]).parent)] if input.get("encoder") else []
+        ),
+        embeddings=lambda w, output: str(Path(output.rows).parent),
     shell:
         'python "$SCRIPTS/finetune.py" --params {params.cfg:q} --store {params.store:q} --labels {input.labels:q}'
         " --folds {input.folds:q} --budgets {input.budgets:q} {params.encoder:q}"

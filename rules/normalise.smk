@@ -5,7 +5,10 @@ from fewscans.config.stages import NormaliseParams
 
 def store(dataset, recipe):
     """Files of a store; the folder is that of the first."""
-    return [PATHS.dataset(dataset, recipe, "store", name) for name in ("store.json", "voxels.npy", "rows.parquet")]
+    return [
+        PATHS.dataset(dataset, recipe, "store", name)
+        for name in ("store.json", "voxels.npy", "rows.parquet")
+    ]
 
 
 rule normalise:
@@ -16,11 +19,6 @@ rule normalise:
         meta=f"{W}/{{dataset}}/{{recipe}}/store/store.json",
         voxels=f"{W}/{{dataset}}/{{recipe}}/store/voxels.npy",
         rows=f"{W}/{{dataset}}/{{recipe}}/store/rows.parquet",
-    params:
-        cfg=lambda w: settings(NormaliseParams(dataset=w.dataset, recipe=PLAN.recipes[w.recipe])),
-        code=code_digest("scripts.normalise"),
-        folders=converted_folders,
-        out=lambda w, output: str(Path(output.meta).parent),
     log:
         "logs/normalise/{dataset}.{recipe}.log",
     benchmark:
@@ -28,6 +26,11 @@ rule normalise:
     threads: 1
     resources:
         **cost("cpu"),
+    params:
+        cfg=lambda w: settings(NormaliseParams(dataset=w.dataset, recipe=PLAN.recipes[w.recipe])),
+        code=code_digest("scripts.normalise"),
+        folders=converted_folders,
+        out=lambda w, output: str(Path(output.meta).parent),
     shell:
         'python "$SCRIPTS/normalise.py" --params {params.cfg:q} --converted {params.folders:q}'
         " --out {params.out:q} &> {log:q}"

@@ -3,7 +3,9 @@
 from fewscans.config.stages import PretrainParams
 
 PRETRAINED = [name for name, encoder in PLAN.encoders.items() if encoder.pretrained]
-FROM_FILE = [name for name, encoder in PLAN.encoders.items() if encoder.settings.source == "weights"]
+FROM_FILE = [
+    name for name, encoder in PLAN.encoders.items() if encoder.settings.source == "weights"
+]
 
 
 def pretrain_params(wildcards):
@@ -24,15 +26,24 @@ rule pretrain:
     input:
         store=lambda w: store(w.dataset, w.recipe),
         folds=f"{W}/{{dataset}}/folds.parquet",
-        pools=lambda w: [f for pool in dataset_settings(w.dataset).pools for f in store(pool, w.recipe)],
+        pools=lambda w: [
+            f for pool in dataset_settings(w.dataset).pools for f in store(pool, w.recipe)
+        ],
     output:
         weights=f"{W}/encoders/{{encoder}}/{{recipe}}/{{dataset}}/{{fold}}/{{seed}}/encoder.safetensors",
         meta=f"{W}/encoders/{{encoder}}/{{recipe}}/{{dataset}}/{{fold}}/{{seed}}/encoder.json",
         history=f"{W}/encoders/{{encoder}}/{{recipe}}/{{dataset}}/{{fold}}/{{seed}}/history.parquet",
         views=f"{W}/encoders/{{encoder}}/{{recipe}}/{{dataset}}/{{fold}}/{{seed}}/views.npz",
         reconstructions=f"{W}/encoders/{{encoder}}/{{recipe}}/{{dataset}}/{{fold}}/{{seed}}/reconstructions.npz",
+    log:
+        "logs/pretrain/{encoder}.{recipe}.{dataset}.{fold}.{seed}.log",
+    benchmark:
+        f"{W}/benchmarks/pretrain/{{encoder}}.{{recipe}}.{{dataset}}.{{fold}}.{{seed}}.tsv"
     wildcard_constraints:
         encoder=names(PRETRAINED),
+    threads: CONFIG.compute.threads
+    resources:
+        **cost("gpu"),
     params:
         cfg=lambda w: settings(pretrain_params(w)),
         code=lambda w: code_digest("scripts.pretrain", methods=[PLAN.encoders[w.encoder].method]),
@@ -43,13 +54,6 @@ rule pretrain:
             [Path(store(pool, w.recipe)[0]).parent for pool in dataset_settings(w.dataset).pools],
         ),
         out=lambda w, output: str(Path(output.meta).parent),
-    log:
-        "logs/pretrain/{encoder}.{recipe}.{dataset}.{fold}.{seed}.log",
-    benchmark:
-        f"{W}/benchmarks/pretrain/{{encoder}}.{{recipe}}.{{dataset}}.{{fold}}.{{seed}}.tsv"
-    threads: CONFIG.compute.threads
-    resources:
-        **cost("gpu"),
     shell:
         'python "$SCRIPTS/pretrain.py" --params {params.cfg:q} --store {params.store:q} --folds {input.folds:q}'
         " {params.pools:q} --out {params.out:q}"
@@ -66,20 +70,20 @@ if FROM_FILE:
         output:
             weights=f"{W}/encoders/{{encoder}}/{{recipe}}/all/all/all/encoder.safetensors",
             meta=f"{W}/encoders/{{encoder}}/{{recipe}}/all/all/all/encoder.json",
+        log:
+            "logs/weights/{encoder}.{recipe}.log",
+        benchmark:
+            f"{W}/benchmarks/weights/{{encoder}}.{{recipe}}.tsv"
         wildcard_constraints:
             encoder=names(FROM_FILE),
+        threads: 1
+        resources:
+            **cost("light"),
         params:
             backbone=lambda w: PLAN.encoders[w.encoder].settings.backbone,
             weights=lambda w: PLAN.encoders[w.encoder].settings.weights or "hub",
             code=code_digest("scripts.weights"),
             out=lambda w, output: str(Path(output.meta).parent),
-        log:
-            "logs/weights/{encoder}.{recipe}.log",
-        benchmark:
-            f"{W}/benchmarks/weights/{{encoder}}.{{recipe}}.tsv"
-        threads: 1
-        resources:
-            **cost("light"),
         shell:
             'python "$SCRIPTS/weights.py" --backbone {params.backbone:q} --weights {params.weights:q}'
             " --out {params.out:q} &> {log:q}"

@@ -14,7 +14,9 @@ def folds_params(wildcards):
 
 
 def pool_labels(wildcards):
-    return [PATHS.dataset(pool, "labels.parquet") for pool in dataset_settings(wildcards.dataset).pools]
+    return [
+        PATHS.dataset(pool, "labels.parquet") for pool in dataset_settings(wildcards.dataset).pools
+    ]
 
 
 rule folds:
@@ -24,10 +26,6 @@ rule folds:
         pools=pool_labels,
     output:
         f"{W}/{{dataset}}/folds.parquet",
-    params:
-        cfg=lambda w: settings(folds_params(w)),
-        code=code_digest("fewscans.split.folds"),
-        pools=lambda w, input: flag("--pool-labels", dataset_settings(w.dataset).pools, input.pools),
     log:
         "logs/folds/{dataset}.log",
     benchmark:
@@ -35,6 +33,10 @@ rule folds:
     threads: 1
     resources:
         **cost("light"),
+    params:
+        cfg=lambda w: settings(folds_params(w)),
+        code=code_digest("fewscans.split.folds"),
+        pools=lambda w, input: flag("--pool-labels", dataset_settings(w.dataset).pools, input.pools),
     shell:
         'python "$SCRIPTS/split.py" folds --params {params.cfg:q} --labels {input.labels:q}'
         " {params.pools:q} --out {output:q} &> {log:q}"
@@ -47,6 +49,13 @@ rule budgets:
         folds=f"{W}/{{dataset}}/folds.parquet",
     output:
         f"{W}/{{dataset}}/budgets.parquet",
+    log:
+        "logs/budgets/{dataset}.log",
+    benchmark:
+        f"{W}/benchmarks/budgets/{{dataset}}.tsv"
+    threads: 1
+    resources:
+        **cost("light"),
     params:
         cfg=lambda w: settings(
             BudgetsParams(
@@ -57,13 +66,6 @@ rule budgets:
             )
         ),
         code=code_digest("fewscans.split.budgets"),
-    log:
-        "logs/budgets/{dataset}.log",
-    benchmark:
-        f"{W}/benchmarks/budgets/{{dataset}}.tsv"
-    threads: 1
-    resources:
-        **cost("light"),
     shell:
         'python "$SCRIPTS/split.py" budgets --params {params.cfg:q} --labels {input.labels:q}'
         " --folds {input.folds:q} --out {output:q} &> {log:q}"

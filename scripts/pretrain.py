@@ -19,10 +19,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     made = cli.parser(__doc__ or "", PretrainParams)
     made.add_argument("--store", type=Path, required=True, help="store of the target data set")
     made.add_argument("--folds", type=Path, required=True, help="folds.parquet")
-    made.add_argument("--pool", nargs="*", default=[], metavar="NAME=STORE", help="stores whose scans join (role pool)")
+    made.add_argument(
+        "--pool",
+        nargs="*",
+        default=[],
+        metavar="NAME=STORE",
+        help="stores whose scans join (role pool)",
+    )
     made.add_argument("--out", type=Path, required=True, help="folder of the encoder")
     made.add_argument("--cache", type=Path, required=True, help="finished work by digest")
-    made.add_argument("--checkpoints", type=Path, required=True, help="state of unfinished trainings")
+    made.add_argument(
+        "--checkpoints", type=Path, required=True, help="state of unfinished trainings"
+    )
     made.add_argument("--sidecar", type=Path, help="JSON with settings, versions and seconds")
     return cli.run(made, work, argv, PretrainParams)
 
@@ -45,7 +53,13 @@ def work(arguments: argparse.Namespace, params: PretrainParams) -> dict[str, Any
     store = Store.open(arguments.store)
     try:
         return pretrain(
-            params, store, arguments.folds, pools, arguments.out, arguments.cache, arguments.checkpoints
+            params,
+            store,
+            arguments.folds,
+            pools,
+            arguments.out,
+            arguments.cache,
+            arguments.checkpoints,
         )
     except StoppedError:
         raise SystemExit(TERMINATED) from None

@@ -23,14 +23,25 @@ def scan_names(n: int, dataset: str = "cohort") -> list[str]:
 
 
 def make_store(
-    folder: Path, n: int = 12, *, size: int = SIZE, channels: int = 1, dtype: str = "int16", dataset: str = "cohort"
+    folder: Path,
+    n: int = 12,
+    *,
+    size: int = SIZE,
+    channels: int = 1,
+    dtype: str = "int16",
+    dataset: str = "cohort",
 ) -> Store:
     """Write and open a store of `n` scans: stripes of different directions and widths, a little noise."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(key_of(dataset) % 2**32)
     y, x = np.mgrid[:size, :size] / size
-    images = [0.5 + 0.4 * np.sin(2 * np.pi * (1 + i % 3) * (x * np.cos(i) + y * np.sin(i))) for i in range(n)]
-    values = np.clip(np.array(images)[:, None] + rng.normal(0, 0.02, (n, channels, size, size)), 0, 1)
+    images = [
+        0.5 + 0.4 * np.sin(2 * np.pi * (1 + i % 3) * (x * np.cos(i) + y * np.sin(i)))
+        for i in range(n)
+    ]
+    values = np.clip(
+        np.array(images)[:, None] + rng.normal(0, 0.02, (n, channels, size, size)), 0, 1
+    )
     top = 255 if dtype == "uint8" else 32767
     voxels = np.rint(values * top).astype(dtype)
     np.save(folder / "voxels.npy", voxels)
@@ -47,7 +58,9 @@ def make_store(
     return Store.open(folder)
 
 
-def make_folds(path: Path, scans: list[str], *, n_test: int = 4, pool: tuple[str, ...] = ()) -> Path:
+def make_folds(
+    path: Path, scans: list[str], *, n_test: int = 4, pool: tuple[str, ...] = ()
+) -> Path:
     """Two folds: "0" tests the first `n_test` scans, "1" the last; a group has two scans; `pool` joins both."""
     groups = [f"g{i // 2}" for i in range(len(scans))]
     rows = []
@@ -59,7 +72,9 @@ def make_folds(path: Path, scans: list[str], *, n_test: int = 4, pool: tuple[str
     return path
 
 
-def make_params(method: str = "simclr", *, size: int = SIZE, fold: str = "0", seed: int = 0, **settings: Any) -> PretrainParams:
+def make_params(
+    method: str = "simclr", *, size: int = SIZE, fold: str = "0", seed: int = 0, **settings: Any
+) -> PretrainParams:
     """Settings of a training of seconds."""
     backbone = {"simclr": "test_resnet", "simmim": "test_resnet", "mae": "test_vit"}[method]
     given = {"method": method, "backbone": backbone, "epochs": 2, "batch_size": 4, **settings}

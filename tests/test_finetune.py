@@ -247,6 +247,7 @@ def test_twice_the_same_and_from_the_cache_the_same_bytes(tiny, undisturbed, tmp
     ) == before
 
 
+@pytest.mark.slow
 def test_a_job_killed_between_runs_goes_on_and_ends_the_same(tiny, tmp_path):
     params, files = make_params(tune={**TUNE, "steps": 12}), make_files(tiny, tmp_path / "killed")
     arguments = [str(ROOT / "scripts" / "finetune.py"), "--params", params.model_dump_json()]
@@ -465,11 +466,11 @@ def test_steps_are_chosen_by_inner_folds_and_the_model_stops_there(tiny):
     labelled = np.arange(16, 40)
     task = Task(labelled, labelled // 2 % 2, (labelled // 4) % 3, np.arange(16), 2, key=11)
     settings = make_params(
-        tune={**TUNE, "steps": 20, "inner_folds": 3, "lr": 0.01}
+        tune={**TUNE, "steps": 8, "inner_folds": 3, "lr": 0.01}
     ).protocol_settings.finetune
     outcome = tuning.run(task, settings, source)
     stop = outcome.choices["steps"]
-    assert stop in (5, 10, 15, 20)
+    assert stop in (2, 4, 6, 8)
     assert not np.isnan(outcome.val_prob).any()
     seen = {}
     shift = np.log(task.frequencies())

@@ -22,7 +22,10 @@ def test_golden_numbers():
 
 
 def test_key_of_keeps_parts_apart():
-    keys = {keyed.key_of(*parts) for parts in [("ab", "c"), ("a", "bc"), ("abc",), ("a", "b", "c"), (1,), ("1",), (11,)]}
+    keys = {
+        keyed.key_of(*parts)
+        for parts in [("ab", "c"), ("a", "bc"), ("abc",), ("a", "b", "c"), (1,), ("1",), (11,)]
+    }
     assert len(keys) == 7
     assert all(0 <= key < 2**64 for key in keys)
 
@@ -56,7 +59,11 @@ def test_against_plain_transcription():
     np.testing.assert_array_equal(keyed.uniform(seed, epoch, KEYS[:5], view, n), expected)
 
 
-@given(st.integers(0, 2**64 - 1), st.integers(0, 10**6), st.lists(st.integers(0, 199), min_size=1, max_size=20))
+@given(
+    st.integers(0, 2**64 - 1),
+    st.integers(0, 10**6),
+    st.lists(st.integers(0, 199), min_size=1, max_size=20),
+)
 @settings(max_examples=50, deadline=None)
 def test_a_row_depends_on_its_own_scan_alone(seed, epoch, rows):
     whole = keyed.uniform(seed, epoch, KEYS, 0, 4)
@@ -71,7 +78,9 @@ def test_epochs_per_row_equal_epochs_one_by_one():
 
 
 def test_more_numbers_change_none_of_the_first():
-    np.testing.assert_array_equal(keyed.uniform(1, 0, KEYS, 0, 9)[:, :4], keyed.uniform(1, 0, KEYS, 0, 4))
+    np.testing.assert_array_equal(
+        keyed.uniform(1, 0, KEYS, 0, 9)[:, :4], keyed.uniform(1, 0, KEYS, 0, 4)
+    )
 
 
 @pytest.mark.parametrize("axis", ["index", "scan", "view", "epoch", "seed"])
@@ -86,8 +95,14 @@ def test_uniform_and_uncorrelated_along_each_part_of_the_address(axis):
     else:
         n = 2000
         address = {"view": lambda i: (0, i), "seed": lambda i: (i, 0)}[axis]
-        values = np.array([keyed.uniform(seed, 0, KEYS[:1], view, 1)[0, 0] for seed, view in map(address, range(n))])
-    assert 0 <= values.min() and values.max() < 1
+        values = np.array(
+            [
+                keyed.uniform(seed, 0, KEYS[:1], view, 1)[0, 0]
+                for seed, view in map(address, range(n))
+            ]
+        )
+    assert values.min() >= 0
+    assert values.max() < 1
     assert stats.kstest(values, "uniform").pvalue > 1e-4
     assert abs(np.corrcoef(values[:-1], values[1:])[0, 1]) < 5 / np.sqrt(n)
 
@@ -96,7 +111,11 @@ def test_permutation_does_not_depend_on_the_listing():
     order = keyed.permutation(5, 1, KEYS)
     assert sorted(order) == list(range(len(KEYS)))
     shuffled = np.random.default_rng(0).permutation(len(KEYS))
-    np.testing.assert_array_equal(KEYS[shuffled][keyed.permutation(5, 1, KEYS[shuffled])], KEYS[order])
+    np.testing.assert_array_equal(
+        KEYS[shuffled][keyed.permutation(5, 1, KEYS[shuffled])], KEYS[order]
+    )
     without = np.delete(KEYS, 17)
-    np.testing.assert_array_equal(without[keyed.permutation(5, 1, without)], [k for k in KEYS[order] if k != KEYS[17]])
+    np.testing.assert_array_equal(
+        without[keyed.permutation(5, 1, without)], [k for k in KEYS[order] if k != KEYS[17]]
+    )
     assert not np.array_equal(order, keyed.permutation(5, 2, KEYS))

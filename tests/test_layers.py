@@ -52,6 +52,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "bootstrap",
         "delong",
         "clusters",
+        "tables",
         "verdict",
         "aggregate",
         "tables",

@@ -20,7 +20,9 @@ def _random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def slow_nt_xent(z1, z2, temperature) -> float:
     """Chen et al. 2020, equation 1 and algorithm 1, one pair at a time."""
-    z = [row.tolist() for pair in zip(z1, z2, strict=True) for row in pair]  # 2k-1 and 2k are views of one scan
+    z = [
+        row.tolist() for pair in zip(z1, z2, strict=True) for row in pair
+    ]  # 2k-1 and 2k are views of one scan
 
     def sim(u, v):
         dot = sum(a * b for a, b in zip(u, v, strict=True))
@@ -31,14 +33,18 @@ def slow_nt_xent(z1, z2, temperature) -> float:
         return -math.log(math.exp(sim(z[i], z[j]) / temperature) / below)
 
     n = len(z) // 2
-    return sum(pair_loss(2 * k, 2 * k + 1) + pair_loss(2 * k + 1, 2 * k) for k in range(n)) / (2 * n)
+    return sum(pair_loss(2 * k, 2 * k + 1) + pair_loss(2 * k + 1, 2 * k) for k in range(n)) / (
+        2 * n
+    )
 
 
 @pytest.mark.parametrize("b", [2, 3, 8])
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0])
 def test_nt_xent_is_equation_1(b, temperature):
     z1, z2 = _random(b, 5, seed=1), _random(b, 5, seed=2)
-    assert float(nt_xent(z1, z2, temperature)) == pytest.approx(slow_nt_xent(z1, z2, temperature), abs=1e-10)
+    assert float(nt_xent(z1, z2, temperature)) == pytest.approx(
+        slow_nt_xent(z1, z2, temperature), abs=1e-10
+    )
 
 
 def test_nt_xent_invariances():
@@ -76,7 +82,9 @@ def slow_masked_error(predicted, image, masked, side, normalise) -> float:
                         mean = sum(values) / len(values)
                         variance = sum((v - mean) ** 2 for v in values) / (len(values) - 1)
                         values = [(v - mean) / math.sqrt(variance + 1e-6) for v in values]
-                    errors = [(float(p) - v) ** 2 for p, v in zip(predicted[b, n], values, strict=True)]
+                    errors = [
+                        (float(p) - v) ** 2 for p, v in zip(predicted[b, n], values, strict=True)
+                    ]
                     losses.append(sum(errors) / len(errors))
                 n += 1
     return sum(losses) / len(losses)
@@ -99,7 +107,9 @@ def test_mae_error_does_not_see_visible_patches():
     target, predicted = _random(2, 6, 5, seed=1), _random(2, 6, 5, seed=2)
     masked = draw_masked(np.random.default_rng(0).random((2, 6)), 3)
     changed = torch.where(masked[..., None], predicted, predicted + 100)
-    assert torch.equal(masked_error(predicted, target, masked), masked_error(changed, target, masked))
+    assert torch.equal(
+        masked_error(predicted, target, masked), masked_error(changed, target, masked)
+    )
 
 
 def test_normalised_patches_forget_brightness_and_contrast():
@@ -140,11 +150,18 @@ def test_sincos_is_the_formula():
     found = sincos_2d(8, 2, 3)
     assert found.shape == (1, 6, 8)
     row, column = 1, 2
-    expected = [f(p * 10000 ** (-i / 2)) for p in (column, row) for f in (math.sin, math.cos) for i in range(2)]
+    expected = [
+        f(p * 10000 ** (-i / 2))
+        for p in (column, row)
+        for f in (math.sin, math.cos)
+        for i in range(2)
+    ]
     np.testing.assert_allclose(found[0, row * 3 + column], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(("ratio", "n", "expected"), [(0.75, 16, 12), (0.6, 64, 38), (0.01, 4, 1), (0.99, 4, 3)])
+@pytest.mark.parametrize(
+    ("ratio", "n", "expected"), [(0.75, 16, 12), (0.6, 64, 38), (0.01, 4, 1), (0.99, 4, 3)]
+)
 def test_mask_has_exactly_its_share(ratio, n, expected):
     assert n_masked_of(ratio, n) == expected
     masked = draw_masked(np.random.default_rng(0).random((50, n)), expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -16,7 +17,7 @@ from fewscans.errors import UserError
 from fewscans.files import write_json
 from fewscans.resident import Resident
 
-import timm  # noqa: E402  isort: skip  (after fewscans.networks, which makes torchvision importable)
+import timm  # isort: skip  (after fewscans.networks, which makes torchvision importable)
 
 
 def make(backbone="test_resnet", *, size=32, channels=1, patch_size=None, init_key=0):
@@ -31,7 +32,9 @@ def resident(tmp_path) -> Resident:
     return Resident(store, store.scans)
 
 
-@pytest.mark.parametrize("backbone", ["test_resnet", "test_vit", "test_convnext", "resnet10t", "test_efficientnet"])
+@pytest.mark.parametrize(
+    "backbone", ["test_resnet", "test_vit", "test_convnext", "resnet10t", "test_efficientnet"]
+)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [32, 48])
 def test_any_backbone_channels_and_size(backbone, channels, size):
@@ -42,7 +45,7 @@ def test_any_backbone_channels_and_size(backbone, channels, size):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backbone", ["vgg11", "resnet18", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize("backbone", ["vgg11", "resnet18", "vit_tiny_patch16_224"])
 def test_larger_backbones(backbone):
     model = make(backbone, size=64).eval()
     with torch.no_grad():
@@ -70,7 +73,7 @@ def test_patch_size_follows_the_image(backbone, size, expected):
 
 
 def test_mistakes_are_told_with_a_way_out():
-    with pytest.raises(UserError, match="'resnt18' is not a timm model. Did you mean 'resnet18'"):
+    with pytest.raises(UserError, match=r"'resnt18' is not a timm model\. Did you mean 'resnet18'"):
         make("resnt18")
     with pytest.raises(UserError, match="patch_size 7 does not divide the image's side 32"):
         make("test_vit", patch_size=7)
@@ -83,7 +86,8 @@ def test_embedding_is_the_models_output_in_eval_mode(resident):
     model.train()
     index = np.array([3, 0, 7, 7])
     found = networks.embed(model, resident, index, batch=3)
-    assert model.training and found.dtype == np.float32
+    assert model.training
+    assert found.dtype == np.float32
     model.eval()
     with torch.no_grad():
         expected = model(resident.batch(index)).numpy()
@@ -96,9 +100,15 @@ def test_batchnorm_statistics_are_the_average_over_the_scans(resident):
     model.train()
     index = np.arange(8)
     networks.set_batchnorm_statistics(model, resident, index, batch=4)
-    first = model.conv1[0](resident.batch(index)) if isinstance(model.conv1, torch.nn.Sequential) else None
+    first = (
+        model.conv1[0](resident.batch(index))
+        if isinstance(model.conv1, torch.nn.Sequential)
+        else None
+    )
     norm = model.conv1[1]
-    assert model.training and norm.momentum == 0.1 and norm.training
+    assert model.training
+    assert norm.momentum == 0.1
+    assert norm.training
     torch.testing.assert_close(norm.running_mean, first.mean(dim=(0, 2, 3)), rtol=1e-3, atol=1e-5)
     assert all(not p.grad_fn and p.grad is None for p in model.parameters())
     vit = make("test_vit")
@@ -112,7 +122,10 @@ def _save(folder, model, *, size=32, channels=1):
     networks.save_encoder(folder / "encoder.safetensors", model)
     write_json(
         folder / "encoder.json",
-        {"network": model.fewscans_network, "input": {"size": size, "channels": channels, "range": [0, 1]}},
+        {
+            "network": model.fewscans_network,
+            "input": {"size": size, "channels": channels, "range": [0, 1]},
+        },
     )
 
 
@@ -146,9 +159,13 @@ def test_encoder_for_another_input_is_refused(tmp_path):
 def test_foreign_weights_are_adapted_to_one_channel(tmp_path, suffix):
     source = timm.create_model("test_resnet", num_classes=1000).eval()
     path = tmp_path / f"weights{suffix}"
-    save_file(source.state_dict(), path) if suffix == ".safetensors" else torch.save(source.state_dict(), path)
+    save_file(source.state_dict(), path) if suffix == ".safetensors" else torch.save(
+        source.state_dict(), path
+    )
     model = networks.load_pretrained("test_resnet", path, size=48, channels=3).eval()
-    mean, sd = (torch.tensor(source.pretrained_cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    mean, sd = (
+        torch.tensor(source.pretrained_cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std")
+    )
     x = torch.rand(2, 3, 48, 48)
     source.reset_classifier(0)
     with torch.no_grad():
@@ -163,9 +180,11 @@ def test_foreign_vit_weights_are_resampled(tmp_path):
     source = timm.create_model("test_vit", num_classes=1000)
     save_file(source.state_dict(), tmp_path / "w.safetensors")
     model = networks.load_pretrained("test_vit", tmp_path / "w.safetensors", size=48, channels=1)
-    assert model.pos_embed.shape[1] == 1 + 8 * 8 and model.patch_embed.proj.weight.shape[-1] == 6
+    assert model.pos_embed.shape[1] == 1 + 8 * 8
+    assert model.patch_embed.proj.weight.shape[-1] == 6
     assert torch.equal(model.blocks[0].attn.qkv.weight, source.blocks[0].attn.qkv.weight)
-    assert model.pos_embed.std() > 0 and model.global_pool == "token"
+    assert model.pos_embed.std() > 0
+    assert model.global_pool == "token"
 
 
 def test_wrong_weights_are_refused(tmp_path):
@@ -195,13 +214,19 @@ def test_resident_batches_are_the_stores_numbers(tmp_path, dtype):
     store = make_store(tmp_path / "a", n=6, dtype=dtype)
     scans = [store.scans[i] for i in (4, 1, 5)]
     resident = Resident(store, scans)
-    assert len(resident) == 3 and resident.shape == (1, 16, 16)
-    np.testing.assert_allclose(resident.batch([2, 0]).numpy(), store.read([scans[2], scans[0]]), atol=1e-7)
+    assert len(resident) == 3
+    assert resident.shape == (1, 16, 16)
+    np.testing.assert_allclose(
+        resident.batch([2, 0]).numpy(), store.read([scans[2], scans[0]]), atol=1e-7
+    )
     assert resident.batch([]).shape == (0, 1, 16, 16)
 
 
 def test_stores_of_two_kinds_are_joined(tmp_path):
-    one, two = make_store(tmp_path / "a", n=4), make_store(tmp_path / "b", n=3, dtype="uint8", dataset="pool")
+    one, two = (
+        make_store(tmp_path / "a", n=4),
+        make_store(tmp_path / "b", n=3, dtype="uint8", dataset="pool"),
+    )
     joined = Resident.join([Resident(one, one.scans), Resident(two, two.scans)])
     expected = np.concatenate([one.read(one.scans), two.read(two.scans)])
     np.testing.assert_allclose(joined.batch(range(7)).numpy(), expected, atol=1e-6)
@@ -213,16 +238,19 @@ def test_stores_of_two_kinds_are_joined(tmp_path):
 
 def test_learning_rate_rises_and_falls():
     rates = [optim.lr_at(step, 100, 0.1, 1.0) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0) == max(rates)
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
-    assert rates[55] == pytest.approx(0.5) and 0 < rates[-1] < 0.001
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9] == pytest.approx(1.0) == max(rates)
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
+    assert rates[55] == pytest.approx(0.5)
+    assert 0 < rates[-1] < 0.001
     assert optim.lr_at(0, 1, 0.0, 0.3) == 0.3
 
 
 def test_no_decay_on_biases_norms_and_tokens():
     model = make("test_vit")
     decayed, free = optim.make_optimizer([model, model], 1e-3, 0.1).param_groups
-    assert decayed["weight_decay"] == 0.1 and free["weight_decay"] == 0.0
+    assert decayed["weight_decay"] == 0.1
+    assert free["weight_decay"] == 0.0
     assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))
     assert all(p.ndim > 1 for p in decayed["params"])
     assert any(p is model.pos_embed for p in free["params"])

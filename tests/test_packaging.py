@@ -301,5 +301,6 @@ def test_workflow_catalog_finds_what_it_asks_for():
     assert list((ROOT / "rules").glob("*.smk"))
     assert (ROOT / "config/README.md").is_file()
     usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
-    assert set(usage["software-stack-deployment"]) == {"conda", "apptainer", "apptainer+conda"}
-    assert usage["report"] is True
+    deployment = {"conda", "apptainer", "apptainer+conda", "report"}
+    assert set(usage["software-stack-deployment"]) == deployment
+    assert usage["software-stack-deployment"]["report"] is True

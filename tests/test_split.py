@@ -81,7 +81,7 @@ def test_majority_of_equals_is_the_first_by_name() -> None:
 # ---------------------------------------------------------------------------- grouped folds
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(labels=cohorts, folds=st.integers(2, 5), seed=st.integers(0, 5))
 def test_a_group_is_on_one_side_and_every_fold_has_each_class(
     labels: pd.DataFrame, folds: int, seed: int
@@ -273,7 +273,7 @@ def budgets_of(
     return make_budgets(labels, folds_of(labels, folds), params)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(labels=cohorts, small=st.integers(3, 6), share=st.integers(30, 70))
 def test_draws_are_nested_stratified_and_of_the_training_part(
     labels: pd.DataFrame, small: int, share: int

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fewscans.aggregate.scoring import Scored
 from fewscans.metrics import METRICS
-from fewscans.verdict import joint_correlation, joint_intervals, paired_difference, verdict
+from fewscans.verdict import joint_correlation, joint_intervals, moderated, paired_difference, verdict
 
 Floats = NDArray[np.float64]
 
@@ -61,12 +61,12 @@ def contrast_rows(
         shown = [pair for pair in pairs if np.isfinite(pair.point[metric])]
         if not shown:
             continue
-        differences = [
+        differences = moderated([
             paired_difference(
                 pair.point[metric], pair.cells[metric], pair.resampled[metric], complete_labels=budget == "all"
             )
             for pair in shown
-        ]
+        ])  # fmt: skip
         correlation = _correlation(shown, metric)
         intervals = joint_intervals(differences, correlation, 1 - confidence, *key, budget, metric)
         for pair, found, (low, high) in zip(shown, differences, intervals, strict=True):

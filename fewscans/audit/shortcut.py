@@ -217,9 +217,8 @@ def scores(counts: Counts, hits: Reals, everyone: Reals) -> Reals:
     total = np.zeros(hits.shape)
     for bin_of, onehot in zip(counts.bins, counts.onehots, strict=True):
         share = (onehot @ hits + PRIOR * prior) / (onehot @ everyone + PRIOR)
-        share = share.clip(
-            1e-9, 1 - 1e-9
-        )  # a prior of 0 or 1: the class is missing from the training folds
+        # A prior of 0 or 1: the class is missing from the training folds, or is all of them.
+        share = share.clip(1e-9, 1 - 1e-9)
         total += np.log(share / (1 - share))[bin_of]
     return total.round(9)  # equal profiles must tie, though their sums were made in another order
 

@@ -13,6 +13,7 @@ from fewscans.figures.inputs import Results
 
 COLUMNS = ["dataset", "arm", "baseline_arm", "budget", "diff", "low", "high", "smallest_detectable", "verdict"]
 PER_ROW, LABEL_INCH, PANEL_INCH, LINE_INCH, LABEL_CHARS = 3, 2.45, 1.5, 0.165, 30
+WIDEST = 0.3  # an interval beyond this, on either side, ends in an arrow
 
 # Shape and filling say the verdict without colour.
 VERDICTS: dict[str, dict[str, Any]] = {
@@ -47,7 +48,7 @@ def draw(results: Results, dataset: str, look: style.Look) -> tuple[Figure, pd.D
         _labels(row[0], groups)
     limits = _limits(contrasts, results.compare.smallest_gain)
     for i, (budget, axes) in enumerate(zip(budgets, panels, strict=False)):
-        _panel(axes, known, groups, budget, results.compare.smallest_gain, look)
+        _panel(axes, known, groups, budget, results.compare.smallest_gain, limits, look)
         style.title(axes, names.labelled(budget, results.n_labelled(dataset, budget)), style.WIDE_INCH)
         axes.set_xlim(limits)
         axes.locator_params(axis="x", nbins=5)
@@ -90,13 +91,22 @@ def _placed(group: dict[str, Any]) -> list[tuple[float, tuple[str, str]]]:
 
 
 def _limits(contrasts: pd.DataFrame, gain: float) -> tuple[float, float]:
-    low, high = min(contrasts.low.min(), -gain), max(contrasts.high.max(), gain)
+    """Of the x axis: all differences, and their intervals as far as one wild interval does not squeeze the others."""
+    most = max(WIDEST, 1.5 * contrasts["diff"].abs().max(), 4 * gain)
+    low = max(min(contrasts["low"].min(), -gain), -most)
+    high = min(max(contrasts["high"].max(), gain), most)
     margin = 0.05 * (high - low)
     return low - margin, high + margin
 
 
 def _panel(
-    axes: Axes, known: pd.DataFrame, groups: list[dict[str, Any]], budget: str, gain: float, look: style.Look
+    axes: Axes,
+    known: pd.DataFrame,
+    groups: list[dict[str, Any]],
+    budget: str,
+    gain: float,
+    limits: tuple[float, float],
+    look: style.Look,
 ) -> None:
     axes.axvspan(-gain, gain, color="#f0f0f0", linewidth=0, zorder=0)
     axes.axvline(0, color=style.INK, linewidth=0.8, zorder=1)
@@ -110,6 +120,9 @@ def _panel(
             row = known.loc[(arm, budget)]
             kind = _kind(row.verdict, look)
             axes.plot([row.low, row.high], [y, y], color=kind["color"], linewidth=1.3, zorder=2)
+            for end, beyond, arrow in ((limits[0], row.low < limits[0], "<"), (limits[1], row.high > limits[1], ">")):
+                if beyond:
+                    axes.plot(end, y, arrow, color=kind["color"], markersize=3.5, clip_on=False, zorder=2)
             axes.plot(row["diff"], y, zorder=3, **kind)
     axes.tick_params(axis="y", left=False, labelleft=False)
     axes.spines["left"].set_visible(False)

@@ -80,8 +80,10 @@ def _row(axes: np.ndarray, pairs: list, parts: dict, results: Results, look: sty
         one.set_ylabel(label)
         one.grid(axis="y")
         one.margins(x=0.02)
-    axes[1].set_ylim(bottom=0)
-    axes[2].set_ylim(bottom=min(1, axes[2].get_ylim()[0]))
+    for one, low, gauge in ((axes[1], 0.0, "embedding_std"), (axes[2], 1.0, "effective_rank")):
+        values = pd.concat([parts[pair][gauge] for pair in pairs]).dropna()
+        if len(values):  # from collapse upwards, so that a flat line well above it looks flat
+            one.set_ylim(min(low, values.min()), max(values.max() * 1.1, low + 0.1))
     if len(pairs) > 1:
         axes[-1].legend(handles, labels, loc="center left", borderaxespad=0)
 

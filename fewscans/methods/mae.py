@@ -1,5 +1,7 @@
-"""MAE: He, Chen, Xie, Li, Dollár, Girshick 2022, "Masked Autoencoders Are Scalable Vision Learners"
-(arXiv 2111.06377). For plain ViTs of timm, whose own layers are used, so that the encoder stays a timm model.
+"""MAE (He et al. 2022): reconstruct masked patches from the visible ones.
+
+"Masked Autoencoders Are Scalable Vision Learners", arXiv 2111.06377. For plain ViTs of timm, whose own
+layers are used, so that the encoder stays a timm model.
 """
 
 from __future__ import annotations
@@ -32,12 +34,16 @@ class MAE(Method):
         self.n_masked = n_masked_of(settings.mask_ratio, self.n_patches)
         dim = settings.decoder_dim or max(32, encoder.embed_dim // 2)
         if dim % 4:
-            raise UserError(f"decoder_dim {dim} is not a multiple of 4, as the position embedding needs. Use {dim // 4 * 4 + 4}.")
+            raise UserError(
+                f"decoder_dim {dim} is not a multiple of 4, as the position embedding needs. Use {dim // 4 * 4 + 4}."
+            )
         self.to_decoder = nn.Linear(encoder.embed_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.register_buffer("position", sincos_2d(dim, self.rows, self.columns), persistent=False)
         heads = max(n for n in range(1, max(2, dim // 16 + 1)) if dim % n == 0)
-        self.decoder = nn.Sequential(*(Block(dim, heads, qkv_bias=True) for _ in range(settings.decoder_depth)))
+        self.decoder = nn.Sequential(
+            *(Block(dim, heads, qkv_bias=True) for _ in range(settings.decoder_depth))
+        )
         self.decoder_norm = nn.LayerNorm(dim)
         self.to_pixels = nn.Linear(dim, self.side**2 * channels)
         nn.init.normal_(self.mask_token, std=0.02)
@@ -80,13 +86,19 @@ class MAE(Method):
         masks = self.mask_token.to(tokens.dtype).expand(len(tokens), self.n_masked, -1)
         shuffled = torch.cat([visible, masks], dim=1)
         back = torch.argsort(order, dim=1)
-        patches = shuffled.gather(1, back[..., None].expand(-1, -1, shuffled.shape[2])) + self.position
+        patches = (
+            shuffled.gather(1, back[..., None].expand(-1, -1, shuffled.shape[2])) + self.position
+        )
         decoded = self.decoder(torch.cat([prefix, patches], dim=1))[:, n_prefix:]
         return self.to_pixels(self.decoder_norm(decoded))
 
     def resolved(self) -> dict[str, Any]:
         """Size of the decoder, and the mask in numbers."""
-        return {"decoder_dim": self.to_decoder.out_features, "n_patches": self.n_patches, "n_masked": self.n_masked}
+        return {
+            "decoder_dim": self.to_decoder.out_features,
+            "n_patches": self.n_patches,
+            "n_masked": self.n_masked,
+        }
 
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
         """Visible patches as they are, masked ones predicted (scaled back by the patch's own mean and deviation)."""

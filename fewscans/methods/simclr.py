@@ -1,5 +1,6 @@
-"""SimCLR: Chen, Kornblith, Norouzi, Hinton 2020, "A Simple Framework for Contrastive Learning of Visual
-Representations" (arXiv 2002.05709).
+"""SimCLR (Chen et al. 2020): two views of a scan are alike, other scans are not.
+
+"A Simple Framework for Contrastive Learning of Visual Representations", arXiv 2002.05709.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""SimMIM: Xie, Zhang, Cao, Lin, Bao, Yao, Dai, Hu 2022, "SimMIM: a Simple Framework for Masked Image Modeling"
-(arXiv 2111.09886). A ViT gets mask tokens in place of patches (section 3.2); a convolutional network, which has
-none, gets a learned grey in place of masked pixels.
+"""SimMIM (Xie et al. 2022): predict masked pixels from the last features.
+
+"SimMIM: a Simple Framework for Masked Image Modeling", arXiv 2111.09886. A ViT gets mask tokens in place of
+patches (section 3.2); a convolutional network, which has none, gets a learned grey in place of masked pixels.
 """
 
 from __future__ import annotations
@@ -35,21 +36,29 @@ class SimMIM(Method):
         self.rows = size // self.mask_patch
         self.n_masked = n_masked_of(settings.mask_ratio, self.rows**2)
         token = torch.zeros(1, 1, features) if self.is_vit else torch.full((1, channels, 1, 1), 0.5)
-        self.mask_token = nn.Parameter(nn.init.trunc_normal_(token, std=0.02) if self.is_vit else token)
+        self.mask_token = nn.Parameter(
+            nn.init.trunc_normal_(token, std=0.02) if self.is_vit else token
+        )
         self.predictor = nn.Conv2d(features, self.stride**2 * channels, kernel_size=1)
         self.shuffle = nn.PixelShuffle(self.stride)
 
     def _check_mask_patch(self) -> None:
         side = self.mask_patch
         if self.size % side or side == self.size:
-            raise UserError(f"mask_patch {side} does not divide the image's side {self.size}. Choose a divisor of it.")
+            raise UserError(
+                f"mask_patch {side} does not divide the image's side {self.size}. Choose a divisor of it."
+            )
         if self.is_vit and side % self.stride:
-            raise UserError(f"mask_patch {side} is not a multiple of the ViT's patch, {self.stride}.")
+            raise UserError(
+                f"mask_patch {side} is not a multiple of the ViT's patch, {self.stride}."
+            )
 
     def views(self, batch: Batch) -> tuple[Tensor, ...]:
         """A crop, and which squares are masked: bool [B, rows, columns], exactly `n_masked` in each."""
         masked = draw_masked(batch.random(self.rows**2), self.n_masked)
-        return batch.augmented(0, self.policy), masked.view(-1, self.rows, self.rows).to(batch.x.device)
+        return batch.augmented(0, self.policy), masked.view(-1, self.rows, self.rows).to(
+            batch.x.device
+        )
 
     def loss(self, *views: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean absolute error of the masked pixels."""
@@ -104,7 +113,9 @@ def _last_features(encoder: nn.Module, size: int, channels: int) -> tuple[int, i
     encoder.train(was_training)
     if len(shape) != 4 or shape[2] != shape[3]:
         name = type(encoder).__name__
-        raise UserError(f"simmim needs a plain ViT or a network with a feature map [C, H, W]; {name} has neither.")
+        raise UserError(
+            f"simmim needs a plain ViT or a network with a feature map [C, H, W]; {name} has neither."
+        )
     return int(shape[1]), int(shape[2])
 
 
@@ -116,7 +127,10 @@ def _mask_patch(size: int, stride: int, is_vit: bool) -> int:
     if is_vit:
         return stride
     wanted = min(stride, size / 6)
-    return min((side for side in range(2, size // 2 + 1) if size % side == 0), key=lambda side: abs(side - wanted))
+    return min(
+        (side for side in range(2, size // 2 + 1) if size % side == 0),
+        key=lambda side: abs(side - wanted),
+    )
 
 
 def enlarge(masked: Tensor, factor: int) -> Tensor:

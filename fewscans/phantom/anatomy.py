@@ -54,7 +54,9 @@ class Ellipse:
 
     def moved(self, dx: float = 0.0, dy: float = 0.0, scale: float = 1.0) -> Ellipse:
         """The same shape elsewhere, or larger."""
-        return Ellipse(self.x + dx, self.y + dy, self.a * scale, self.b * scale, self.tilt, self.square)
+        return Ellipse(
+            self.x + dx, self.y + dy, self.a * scale, self.b * scale, self.tilt, self.square
+        )
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,9 @@ def sample_anatomy(rng: np.random.Generator) -> Anatomy:
             )
         )  # fmt: skip
     heart_mm = u(22, 46) if level > 0.3 else u(10, 22)
-    heart = Ellipse(u(2, 22), -chest_b * u(0.10, 0.42), heart_mm, heart_mm * u(0.66, 0.9), u(-0.7, -0.1))
+    heart = Ellipse(
+        u(2, 22), -chest_b * u(0.10, 0.42), heart_mm, heart_mm * u(0.66, 0.9), u(-0.7, -0.1)
+    )
     return Anatomy(
         field_mm=u(140, 172),
         side=int(rng.integers(2)),
@@ -137,7 +141,9 @@ class Canvas:
     spacing_mm : float
     """
 
-    def __init__(self, size_px: int, spacing_mm: float, centre: tuple[float, float], tilt: float) -> None:
+    def __init__(
+        self, size_px: int, spacing_mm: float, centre: tuple[float, float], tilt: float
+    ) -> None:
         """Start with air; `centre` (mm, patient's frame) is in the middle and the patient turned by `tilt`."""
         axis = ((np.arange(size_px) - (size_px - 1) / 2) * spacing_mm).astype(np.float32)
         cos, sin = np.float32(np.cos(tilt)), np.float32(np.sin(tilt))
@@ -197,7 +203,9 @@ class Canvas:
             under += self.cover(shape, window) * (np.float32(value_hu) - under)
 
 
-def paint_chest(canvas: Canvas, patient: Anatomy, slice_shift: float, rng: np.random.Generator) -> None:
+def paint_chest(
+    canvas: Canvas, patient: Anatomy, slice_shift: float, rng: np.random.Generator
+) -> None:
     """Paint everything but the lesion and the noise; `slice_shift` (-1 to 1) is a neighbouring slice."""
     p, z = patient, slice_shift
     top = p.body.b + 2.0
@@ -212,8 +220,12 @@ def paint_chest(canvas: Canvas, patient: Anatomy, slice_shift: float, rng: np.ra
     _paint_lungs(canvas, p, z, rng)
     heart = p.heart.moved(1.5 * z, 2.0 * z, 1 + 0.06 * z)
     canvas.paint(heart, MUSCLE_HU + 0.5 * p.contrast_hu)
-    canvas.paint(Ellipse(heart.x - 4, heart.y + 3, 0.55 * heart.a, 0.55 * heart.b), MUSCLE_HU + p.contrast_hu)
-    canvas.paint(Ellipse(15.0, p.spine_y - 16, 11, 11), MUSCLE_HU - 5 + p.contrast_hu)  # descending aorta
+    canvas.paint(
+        Ellipse(heart.x - 4, heart.y + 3, 0.55 * heart.a, 0.55 * heart.b), MUSCLE_HU + p.contrast_hu
+    )
+    canvas.paint(
+        Ellipse(15.0, p.spine_y - 16, 11, 11), MUSCLE_HU - 5 + p.contrast_hu
+    )  # descending aorta
     _paint_bones(canvas, p, z)
 
 
@@ -226,10 +238,14 @@ def _paint_lungs(canvas: Canvas, p: Anatomy, z: float, rng: np.random.Generator)
         cover, y = canvas.cover(lung, window), canvas.y[window]
         depth = (y - np.float32(lung.y - lung.b)) * np.float32(0.5 / lung.b)
         value = np.float32(p.lung_hu) + np.float32(p.gravity_hu) * (depth - np.float32(0.5))
-        value += _vessels(canvas, window, lung, p.vessel_seed + side, rng) * (np.float32(20) - value)
+        value += _vessels(canvas, window, lung, p.vessel_seed + side, rng) * (
+            np.float32(20) - value
+        )
         if p.effusion is not None and p.side == side:
             level = 1 - p.effusion + 0.02 * z  # fluid lies at the back, with a level
-            fluid = np.clip((depth - np.float32(level)) * np.float32(2 * lung.b / canvas.spacing_mm), 0, 1)
+            fluid = np.clip(
+                (depth - np.float32(level)) * np.float32(2 * lung.b / canvas.spacing_mm), 0, 1
+            )
             value += fluid * (np.float32(12) - value)
         under = canvas.hu[window]
         under += cover * (value - under)
@@ -239,7 +255,9 @@ def _vessels(
     canvas: Canvas, window: tuple[slice, slice], lung: Ellipse, seed: int, rng: np.random.Generator
 ) -> Floats:
     """Share of vessel in each pixel of `window`: branches that wander from the hilum and thin out."""
-    tree = np.random.default_rng(seed)  # the tree is the patient's; a neighbouring slice cuts it a little elsewhere
+    tree = np.random.default_rng(
+        seed
+    )  # the tree is the patient's; a neighbouring slice cuts it a little elsewhere
     n, steps = 12, 80
     hilum = lung.x - np.sign(lung.x) * 0.75 * lung.a, lung.y + 0.1 * lung.b
     outward = np.pi if lung.x < 0 else 0.0
@@ -259,10 +277,17 @@ def _vessels(
     down, right = row - i, column - j
     volume = calibre**2 * stride / canvas.spacing_mm**3
     # Each point is shared among its four pixels, or vessels would be staircases.
-    places = np.stack([i * columns + j, i * columns + j + 1, (i + 1) * columns + j, (i + 1) * columns + j + 1])
-    parts = np.stack([(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right]) * volume
+    places = np.stack(
+        [i * columns + j, i * columns + j + 1, (i + 1) * columns + j, (i + 1) * columns + j + 1]
+    )
+    parts = (
+        np.stack([(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right])
+        * volume
+    )
     drawn = np.bincount(places.ravel(), weights=parts.ravel(), minlength=rows * columns)
-    drawn = ndimage.gaussian_filter(drawn.reshape(rows, columns)[1:-1, 1:-1].astype(np.float32), 0.55, truncate=3.0)
+    drawn = ndimage.gaussian_filter(
+        drawn.reshape(rows, columns)[1:-1, 1:-1].astype(np.float32), 0.55, truncate=3.0
+    )
     return np.minimum(drawn, 1, out=drawn)
 
 

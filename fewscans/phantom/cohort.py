@@ -14,8 +14,8 @@ from fewscans.phantom.settings import CLASSES, PhantomSettings
 MIN_HU, MAX_HU = -1024, 3071  # what 12 bits hold at the usual intercept of -1024
 IMAGES_PER_PATIENT = (0.20, 0.35, 0.30, 0.15)  # one, two, three, four
 BLOCK = 20  # patients among whom the share of malignant ones is kept
-# First words of the keys of random streams: no stream depends on how many patients or images others have.
-_LABEL, _PATIENT, _SLICE, _FAULT = range(4)
+# First words of the keys of random streams: none depends on how many patients or images others have.
+_LABEL, _PATIENT, _SLICE = range(3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Image:
     target : int
         The truth: 0 benign, 1 malignant.
     storage : str
-        ``dicom``, ``dicom-monochrome1``, ``dicom-slope`` or ``png``.
+        ``dicom``, ``png``, or the faults ``monochrome1`` and ``rescale-slope`` (DICOM too).
     lesion_mask : [H, W] float32
         Share of each pixel that the lesion covers.
     lesion_mean_hu : float
@@ -76,13 +76,11 @@ class Cohort:
 
 def make_cohort(settings: PhantomSettings) -> Cohort:
     """Build the cohort of `settings` in memory; nothing is read or written."""
-    images = [image for index in range(settings.n_patients) for image in make_patient(settings, index)]
-    if not settings.faults:
-        return Cohort(settings, tuple(images), ())
-    from fewscans.phantom.faults import plant
+    from fewscans.phantom.faults import plant  # which needs the classes above
 
-    images, faults = plant(images, np.random.default_rng((_FAULT, settings.seed)))
-    return Cohort(settings, tuple(images), tuple(faults))
+    patients = range(settings.n_patients)
+    images = [image for index in patients for image in make_patient(settings, index)]
+    return Cohort(settings, *plant(images, settings))
 
 
 def make_patient(settings: PhantomSettings, index: int) -> list[Image]:

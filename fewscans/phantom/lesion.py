@@ -11,8 +11,8 @@ from fewscans.phantom.anatomy import Anatomy, Canvas, Floats
 
 # Mean over the patients of a class, and spread between patients, of two signs on a scale from 0 to 1. The spread is
 # what keeps the best possible reader short of an AUROC of 1.
-SPICULATION = {0: (0.15, 0.13), 1: (0.72, 0.18)}
-HETEROGENEITY = {0: (0.18, 0.13), 1: (0.72, 0.18)}
+SPICULATION = {0: (0.20, 0.16), 1: (0.71, 0.19)}
+HETEROGENEITY = {0: (0.20, 0.16), 1: (0.71, 0.19)}
 TEXTURE_HU = 170.0  # standard deviation inside a lesion whose heterogeneity is 1
 N_ANGLES = 256
 GRID = 9  # cells of the texture across the patch: blobs of about 0.4 radii
@@ -92,7 +92,9 @@ def outline(lesion: Lesion) -> npt.NDArray[np.float64]:
     order = np.arange(3, 7)
     radius = 1 + lesion.oval[0] * np.cos(2 * (angle - lesion.oval[1]))
     amplitude = (0.015 + 0.075 * lesion.spiculation) * lesion.lobes[0]
-    radius = radius + (amplitude[:, None] * np.cos(order[:, None] * angle + lesion.lobes[1][:, None])).sum(0)
+    radius = radius + (
+        amplitude[:, None] * np.cos(order[:, None] * angle + lesion.lobes[1][:, None])
+    ).sum(0)
     direction, length, concentration = lesion.spikes[:, :, None]
     spike = length * np.exp(concentration * (np.cos(angle - direction) - 1))
     radius = radius + 0.75 * lesion.spiculation * spike.max(0)
@@ -109,7 +111,11 @@ def paint_lesion(canvas: Canvas, lesion: Lesion) -> Floats:
     # Three by three points a pixel: spikes are thinner than pixels.
     up = 3
     i = (np.arange((rows.stop - rows.start) * up) - (up - 1) / 2) / up + rows.start - row
-    j = (np.arange((columns.stop - columns.start) * up) - (up - 1) / 2) / up + columns.start - column
+    j = (
+        (np.arange((columns.stop - columns.start) * up) - (up - 1) / 2) / up
+        + columns.start
+        - column
+    )
     y = (i * canvas.spacing_mm).astype(np.float32)[:, None]
     x = (j * canvas.spacing_mm).astype(np.float32)[None, :]
     turn = np.arctan2(y, x) * np.float32(N_ANGLES / (2 * np.pi))

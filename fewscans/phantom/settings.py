@@ -1,4 +1,4 @@
-"""What a phantom cohort may look like. Pydantic only, so that a Snakefile may import it."""
+"""What a phantom cohort may look like."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 CLASSES = ("benign", "malignant")
-# A dozen patients carry faults or give their images to a duplicate; the others must still be a cohort.
-MIN_PATIENTS_WITH_FAULTS = 40
+MIN_PATIENTS_WITH_FAULTS = 20
 
 
 class PhantomSettings(BaseModel):
@@ -16,30 +15,28 @@ class PhantomSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    n_patients: int = Field(150, ge=4, le=100_000, description="patients, one to four images each")
-    seed: int = Field(0, ge=0, lt=2**63, description="another seed is another cohort of the same kind")
+    n_patients: int = Field(150, ge=4, le=9999, description="patients, one to four images each")
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="another seed is another cohort of the same kind"
+    )
     size_px: int = Field(
-        96, ge=48, le=512, description="rows and columns of a slice; one of the three sites uses 7/6 of it"
+        96, ge=48, le=512, description="rows and columns; one of the three sites has 7/6 of them"
     )
     malignant_share: float = Field(
-        0.45, ge=0.1, le=0.9, description="patients that are malignant, kept in every 20 in a row"
+        0.45, ge=0.1, le=0.9, description="malignant patients, kept among every 20 in a row"
     )
-    n_unlabelled: int = Field(
-        5, ge=0, description="patients without any label, who can join pretraining only"
+    unlabelled_share: float = Field(
+        0.03, ge=0, le=0.5, description="patients without any label, who can join pretraining only"
     )
     faults: bool = Field(
-        True, description="plant what goes wrong in real folders; every fault is listed in faults.csv"
+        True, description="plant what goes wrong in real folders; faults.csv lists each"
     )
 
     @model_validator(mode="after")
     def _has_room(self) -> Self:
         if self.faults and self.n_patients < MIN_PATIENTS_WITH_FAULTS:
             raise ValueError(
-                f"n_patients: {self.n_patients} are too few to plant faults among; take "
-                f"{MIN_PATIENTS_WITH_FAULTS} or more, or set faults to false"
-            )
-        if self.n_unlabelled > self.n_patients // 2:
-            raise ValueError(
-                f"n_unlabelled: {self.n_unlabelled} of {self.n_patients} patients is more than half"
+                f"n_patients: {self.n_patients} are too few to plant faults among; "
+                f"take {MIN_PATIENTS_WITH_FAULTS} or more, or set faults to false"
             )
         return self

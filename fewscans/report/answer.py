@@ -12,7 +12,7 @@ from fewscans.figures.inputs import Results
 from fewscans.report import words
 from fewscans.report.tables import split_flags
 
-MOST_NAMED = 3
+UNKNOWN = "training-variance-unknown"
 
 
 def question(results: Results) -> str:
@@ -31,7 +31,7 @@ def answer(results: Results, dataset: str) -> dict[str, Any]:
     order = [arm for arm in results.scored_arms(dataset) if arm in set(contrasts.arm)]
     known = {(row.arm, row.budget): row for row in contrasts.itertuples()}
     asked = [
-        row for arm in order for b in budgets
+        row for b in budgets for arm in order
         if results.is_pretrained(arm) and (row := known.get((arm, b)))
     ]  # fmt: skip
     return {
@@ -64,31 +64,39 @@ def headline(results: Results, dataset: str, asked: list[Any]) -> str:
     if not n:
         return "No self-supervised arm was compared with a baseline in this run."
     counts = Counter(row.verdict for row in asked)
-    gains = sorted((row for row in asked if row.verdict == "gain"), key=lambda row: -row.low)
     worse = f" It was worse in {counts['worse']}." if counts["worse"] else ""
-    if gains:
-        said = "; ".join(_named(results, dataset, row) for row in gains[:MOST_NAMED])
-        more = f"; and {len(gains) - MOST_NAMED} more" if len(gains) > MOST_NAMED else ""
-        return f"Pretraining gained over {baseline} in {len(gains)} of {n} comparisons: {said}{more}.{worse}"
+    if counts["gain"]:
+        return (
+            f"Pretraining gained over {baseline} in {counts['gain']} of {names.count(n, 'comparison')}: "
+            f"{_by_budget(results, dataset, asked)}.{worse}"
+        )
     if counts["cannot tell"] == n:
         return f"These data cannot tell whether pretraining helps against {baseline} ({names.count(n, 'comparison')})."
-    ruled_out = counts["no gain"] + counts["worse"]
-    text = f"No gain over {baseline} was shown in {names.count(n, 'comparison')}. A gain of {results.compare.smallest_gain:g} or more"
+    gain, ruled_out = f"{results.compare.smallest_gain:g}", counts["no gain"] + counts["worse"]
     rest = f"; {counts['cannot tell']} cannot be told" if counts["cannot tell"] else ""
-    return f"{text} is ruled out in {ruled_out}{rest}.{worse}"
+    return (
+        f"No gain over {baseline} was shown in {names.count(n, 'comparison')}. A gain of {gain} or more is ruled out in "
+        f"{ruled_out}{rest}.{worse}"
+    )
 
 
-def _named(results: Results, dataset: str, row: Any) -> str:
-    patients = names.with_labels(row.budget, results.n_labelled(dataset, row.budget))
-    return f"{results.names.arm(row.arm)} with {patients} ({names.number(row.diff, sign=True)})"
+def _by_budget(results: Results, dataset: str, asked: list[Any]) -> str:
+    """``2 of 4 with 12 patients, ...``: no arm is named by its test score."""
+    parts = []
+    for budget in dict.fromkeys(row.budget for row in asked):
+        here = [row.verdict == "gain" for row in asked if row.budget == budget]
+        patients = names.labelled(budget, results.n_labelled(dataset, budget))
+        parts.append(f"{sum(here)} of {len(here)} with {patients}")
+    return ", ".join(parts)
 
 
 def detectable(asked: list[Any]) -> str:
     """What could have been shown where nothing can be told."""
-    sizes = [
-        row.smallest_detectable for row in asked
-        if row.verdict == "cannot tell" and row.smallest_detectable == row.smallest_detectable
-    ]  # fmt: skip
+    open_ = [row for row in asked if row.verdict == "cannot tell"]
+    judged = [row for row in open_ if UNKNOWN not in split_flags(row.flags)]
+    if open_ and not judged:
+        return "There are too few trainings to judge by: more seeds, or more draws of a budget, would allow a verdict."
+    sizes = [row.smallest_detectable for row in judged if row.smallest_detectable == row.smallest_detectable]
     if not sizes:
         return ""
     low, high = names.number(min(sizes)), names.number(max(sizes))
@@ -103,7 +111,7 @@ def sentence(results: Results, row: Any) -> dict[str, str]:
     if low != names.number(None):
         text += f", {words.level(results)} interval {low} to {high}"
     if row.verdict == "cannot tell":
-        if "training-variance-unknown" in split_flags(row.flags):
+        if UNKNOWN in split_flags(row.flags):
             text += "; too few trainings to judge by"
         elif row.smallest_detectable == row.smallest_detectable:
             text += f"; a difference of {names.number(row.smallest_detectable)} could have been shown"

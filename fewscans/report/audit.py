@@ -34,13 +34,15 @@ def audit(results: Results, dataset: str) -> dict[str, Any]:
         return {"known": False, "checks": [], "n_warnings": 0}
     checks = []
     for check, part in found.fillna({"action": "", "path": "", "message": ""}).groupby("check", sort=False):
-        severity = min(part.severity, key=lambda name: RANK.get(name, 3))
+        counts = part.severity.value_counts().to_dict()
+        found_as = sorted(counts, key=lambda name: RANK.get(name, 3))
         shown = part.head(MOST_SHOWN)
         checks.append(
             {
                 "check": check,
                 "title": TITLES.get(str(check), str(check).replace("-", " ")),
-                "severity": severity,
+                "severity": found_as[0],
+                "severities": [f"{counts[name]} {name}" for name in found_as] if len(counts) > 1 else found_as,
                 "n": len(part),
                 "actions": [action for action in dict.fromkeys(part.action) if action],
                 "rows": shown[["path", "message"]].to_dict("records"),

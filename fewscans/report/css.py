@@ -38,7 +38,7 @@ tr.baseline td { color: var(--muted); }
 .v-no-gain { color: #444c56; } .v-no-gain::before { content: "\\25A0"; }
 .v-cannot-tell { color: #59636e; } .v-cannot-tell::before { content: "\\25CB"; }
 .flag { display: inline-block; font-size: .78rem; border: 1px solid var(--line); border-radius: 3px; padding: 0 .35em;
-  margin: 0 .25em .1em 0; color: var(--muted); white-space: nowrap; }
+  margin: 0 .25em .1em 0; font-weight: 400; color: var(--muted); white-space: nowrap; }
 .severity-error, .severity-warning { font-weight: 600; }
 .severity-error { color: #a13d00; } .severity-warning { color: #7a4d00; } .severity-info { color: var(--muted); }
 figure { margin: 1.4rem 0 2.2rem; }
@@ -53,7 +53,7 @@ code { font: .88em ui-monospace, SFMono-Regular, Menlo, "DejaVu Sans Mono", mono
 footer { color: var(--muted); font-size: .85rem; padding-top: 2rem; padding-bottom: 3rem; }
 @media (max-width: 720px) {
   body { font-size: 15px; } h1 { font-size: 1.5rem; } main, header, footer { padding-left: 14px; padding-right: 14px; }
-  th, td { padding: .3rem .5rem; }
+  th, td { padding: .3rem .5rem; } td.arm { white-space: normal; min-width: 9.5em; }
   .picture { overflow-x: auto; } .picture img { max-width: none; }
   dl { grid-template-columns: 1fr; gap: .1rem; } dd { margin-bottom: .5rem; }
 }

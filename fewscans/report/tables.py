@@ -71,9 +71,11 @@ def _row(results: Results, arm: str, score: Any, contrast: Any, said: dict[str, 
             "diff": names.number(contrast.diff, 3, sign=True),
             "diff_interval": _interval(contrast.low, contrast.high),
             "verdict": contrast.verdict,
-            "detectable": names.number(contrast.smallest_detectable),
             "flags": list(dict.fromkeys([*row["flags"], *split_flags(contrast.flags)])),
+            "detectable": "",
         }
+        if "training-variance-unknown" not in row["flags"]:
+            row["detectable"] = names.number(contrast.smallest_detectable)
     return row
 
 

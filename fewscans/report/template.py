@@ -6,16 +6,16 @@ a name that escaped escaping could do nothing.
 
 from __future__ import annotations
 
+import re
+
 from jinja2 import DictLoader, Environment, StrictUndefined
+from markupsafe import Markup, escape
 
 from fewscans.report.css import CSS
 
 MACROS = """
 {%- macro verdict(word) -%}
 <span class="v v-{{ word | replace(" ", "-") }}">{{ word }}</span>
-{%- endmacro -%}
-{%- macro flags(words) -%}
-{%- for word in words %}<span class="flag">{{ word }}</span>{% endfor -%}
 {%- endmacro -%}
 """
 
@@ -30,7 +30,7 @@ PAGE = """<!doctype html>
 <style>{{ css }}</style>
 </head>
 <body>
-{%- from "macros" import verdict, flags %}
+{%- from "macros" import verdict %}
 <header>
 <h1>{{ title }}</h1>
 <p class="lead">{{ question }}</p>
@@ -56,7 +56,7 @@ figure. The page is complete in itself and can be sent as one file.</footer>
 """
 
 BLOCK = """
-{%- from "macros" import verdict, flags %}
+{%- from "macros" import verdict %}
 <section id="d{{ index }}">
 <h2>{{ block.name }}</h2>
 {%- if block.cohort %}<p class="muted">{{ block.cohort }}</p>{% endif %}
@@ -105,13 +105,15 @@ BLOCK = """
 <tbody><tr class="group"><th colspan="7">{{ group.budget }}</th></tr>
 {%- for row in group.rows %}
 <tr{% if row.baseline %} class="baseline"{% endif %}>
-<td class="arm">{{ row.arm }}{% if row.baseline %} (baseline){% endif %}</td>
+<td class="arm">{{ row.arm }}</td>
 <td class="nowrap">{{ row.value }} <span class="muted">{{ row.interval }}</span></td>
 {%- if row.verdict %}
 <td class="nowrap">{{ row.diff }} <span class="muted">{{ row.diff_interval }}</span></td>
 <td>{{ verdict(row.verdict) }}</td><td class="n">{{ row.detectable }}</td>
-{%- else %}<td></td><td></td><td></td>{% endif %}
-<td class="n">{{ row.seconds }}</td><td>{{ flags(row.flags) }}</td></tr>
+{%- else %}<td></td><td>{% if row.baseline %}baseline{% endif %}</td><td></td>{% endif %}
+<td class="n">{{ row.seconds }}</td><td class="nowrap">
+{%- for flag in block.flags if flag.flag in row.flags %}<span class="flag" title="{{ flag.flag }}">{{ flag.letter }}</span>
+{%- endfor %}</td></tr>
 {%- endfor %}
 </tbody>
 {%- endfor %}
@@ -134,14 +136,15 @@ five.</p>
 {%- endif %}
 {%- if block.flags %}
 <h4>Flags</h4>
-<dl>{% for flag, text in block.flags %}<dt>{{ flags([flag]) }}</dt><dd>{{ text }}</dd>{% endfor %}</dl>
+<dl>{% for flag in block.flags %}<dt><span class="flag">{{ flag.letter }}</span> {{ flag.flag }}</dt>
+<dd>{{ flag.text }}</dd>{% endfor %}</dl>
 {%- endif %}
 
 <h3>Figures</h3>
 {%- for figure in block.figures %}
 <figure id="{{ figure.id }}">
 <div class="picture"><img src="{{ figure.src }}" width="{{ figure.width }}" alt="{{ figure.title }}, {{ block.name }}"></div>
-<figcaption><b>{{ figure.title }}.</b> {{ figure.caption }}</figcaption>
+<figcaption><b>{{ figure.title }}.</b> {{ figure.caption | coded }}</figcaption>
 </figure>
 {%- endfor %}
 
@@ -154,14 +157,14 @@ five.</p>
 <tbody>
 {%- for check in block.audit.checks %}
 <tr><td>{{ check.title }}</td><td class="n">{{ check.n }}</td>
-<td class="severity-{{ check.severity }} nowrap">{{ check.severity }}</td>
-<td>{{ check.actions | join("; ") or "nothing to do" }}</td></tr>
+<td class="severity-{{ check.severity }} nowrap">{{ check.severities | join(", ") }}</td>
+<td>{{ check.actions | join("; ") | coded if check.actions else "nothing to do" }}</td></tr>
 {%- endfor %}
 </tbody></table></div>
 {%- for check in block.audit.checks %}
 <details{% if check.check == "shortcut" %} open{% endif %}><summary>{{ check.title }} ({{ check.n }})</summary>
 <ul>
-{%- for row in check.rows %}<li>{% if row.path %}<code>{{ row.path }}</code>: {% endif %}{{ row.message }}</li>{% endfor -%}
+{%- for row in check.rows %}<li>{% if row.path %}<code>{{ row.path }}</code>: {% endif %}{{ row.message | coded }}</li>{% endfor -%}
 {%- if check.more > 0 %}<li>and {{ check.more }} more, in the audit's own table</li>{% endif -%}
 </ul></details>
 {%- endfor %}
@@ -198,14 +201,11 @@ def environment() -> Environment:
     """Templates by name; a name that is not given is an error, not an empty place."""
     loader = DictLoader({"page": PAGE, "block": BLOCK, "methods": METHODS, "macros": MACROS})
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    made.globals["css"] = _Trusted(CSS)
+    made.globals["css"] = Markup(CSS)
+    made.filters["coded"] = coded
     return made
 
 
-class _Trusted(str):
-    """Text of ours that is not escaped."""
-
-    __slots__ = ()
-
-    def __html__(self) -> str:
-        return str(self)
+def coded(text: str) -> Markup:
+    """`text`, escaped, with what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))

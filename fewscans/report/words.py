@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import string
+import textwrap
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -46,7 +48,7 @@ CAPTIONS = {
         "Marks are differences in {metric} from {baseline} with the same network, images and labels; lines are "
         "{level} intervals that hold together for all arms of a panel. Filled triangles upwards are gains, downwards "
         "losses; hollow circles cannot be told. The shaded strip is smaller than the smallest gain of interest "
-        "({gain}, dotted): a line that ends left of it rules such a gain out.",
+        "({gain}, dotted): a line that ends left of the dotted one rules such a gain out. An arrow means that the interval goes on.",
     ),
     "budget": (
         "How much labels are worth",
@@ -58,7 +60,7 @@ CAPTIONS = {
     "roc": (
         "ROC curves",
         "Out-of-fold test predictions per {unit} at the largest budget. The line is the mean over folds, seeds and "
-        "draws, the band the range over folds. With two classes the last one is positive; with more, it is the mean of "
+        "draws, the band the range over folds (over trainings, with an official split). With two classes the last one is positive; with more, it is the mean of "
         "each class against the rest. Numbers are the table's AUROC.",
     ),
     "learning": (
@@ -69,7 +71,7 @@ CAPTIONS = {
     ),
     "embeddings": (
         "Embeddings of test scans",
-        "{picture} of the test scans of the first fold, which the encoder has not seen. Above: by class; clusters "
+        "Test scans of the first fold, which the encoder has not seen, drawn by {picture}. Above: by class; clusters "
         "mean that a simple probe will do. Below: scans of one patient are joined; where they sit together, the "
         "encoder tells patients apart rather than disease. For scratch it is the network fine-tuned with the largest "
         "budget. Distances between clusters mean nothing.",
@@ -77,7 +79,7 @@ CAPTIONS = {
     "views": (
         "What pretraining sees",
         "Training scans and two augmented views of each. A view must keep what the diagnosis lies in: where a lesion "
-        "is cropped away or smeared out, set `strength` lower.",
+        "is cropped away or smeared out, lower the encoder's `strength`.",
     ),
     "reconstructions": (
         "Masked and filled in",
@@ -108,6 +110,17 @@ def caption(name: str, results: Results, picture: str = "tsne") -> tuple[str, st
     return title, filled[0].upper() + filled[1:]
 
 
+def rst(name: str) -> str:
+    """``report/figures/NAME.rst``: the caption for ``snakemake --report``, which knows no settings."""
+    title, text = CAPTIONS[name]
+    filled = text.format(
+        metric="the chosen metric", baseline="the baseline", unit="patient (or scan)", level="95 %",
+        gain="the dotted line", picture="t-SNE",
+    ).replace("(the dotted line, dotted)", "(dotted)")  # fmt: skip
+    body = textwrap.fill(filled[0].upper() + filled[1:].replace("`", "``"), 100)
+    return f"**{title}.**\n\n{body}\n"
+
+
 def verdicts(results: Results) -> list[tuple[str, str]]:
     """Verdict and what it says, with the smallest gain of interest filled in."""
     gain = f"{results.compare.smallest_gain:g}"
@@ -120,8 +133,12 @@ def verdicts(results: Results) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def explain_flags(flags: Iterable[str]) -> list[tuple[str, str]]:
-    """Flag and explanation, in the order of `FLAGS`; one without explanation is shown all the same."""
+def explain_flags(flags: Iterable[str]) -> list[dict[str, str]]:
+    """Letter, flag and explanation, in the order of `FLAGS`; one without explanation is shown all the same."""
     found = set(flags)
     known = [(flag, text) for flag, text in FLAGS.items() if flag in found]
-    return [*known, *((flag, flag.replace("-", " ")) for flag in sorted(found - FLAGS.keys()))]
+    known += [(flag, flag.replace("-", " ")) for flag in sorted(found - FLAGS.keys())]
+    letters = string.ascii_lowercase + string.ascii_uppercase
+    return [
+        {"letter": letter, "flag": flag, "text": text} for letter, (flag, text) in zip(letters, known, strict=False)
+    ]

@@ -1,0 +1,93 @@
+"""Who may be learnt from: the training scans of a fold and its pools, and no test group."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+
+from fewscans.config.stages import PretrainParams
+from fewscans.errors import UserError
+from fewscans.resident import Resident
+from fewscans.store import Store
+
+log = logging.getLogger("fewscans")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Scans that an encoder may learn from, in order of their keys, and groups that it may not see."""
+
+    scans: list[str]
+    excluded_groups: list[str]
+
+
+def check_stores(params: PretrainParams, stores: Mapping[str, Store]) -> None:
+    """Refuse stores of another size or number of channels than the recipe's."""
+    recipe = params.recipe
+    for name, one in stores.items():
+        if (one.size, one.channels) != (recipe.size, recipe.channels):
+            raise UserError(
+                f"store of {name}: has {one.channels} x {one.size} x {one.size}, and the recipe says "
+                f"{recipe.channels} x {recipe.size} x {recipe.size}. Make it again with this recipe."
+            )
+
+
+def choose_scans(folds: pd.DataFrame, params: PretrainParams, stored: list[Store]) -> Sources:
+    """Training scans of the fold and its pools; with `transductive` those of the test fold too.
+
+    Raises
+    ------
+    UserError
+        The fold is not there, a test group would be seen, or nothing is left.
+    """
+    transductive = bool(getattr(params.settings, "transductive", False))
+    if params.fold == "all" and not transductive:
+        raise UserError(
+            "fold 'all' is for transductive encoders only: it has no test groups. Name a fold."
+        )
+    rows = folds if params.fold == "all" else folds[folds["fold"] == params.fold]
+    if rows.empty:
+        known = ", ".join(sorted(set(folds["fold"])))
+        raise UserError(f"no fold '{params.fold}' of data set {params.dataset}. Known: {known}")
+    roles = ["train", "pool", "test"] if transductive else ["train", "pool"]
+    chosen = rows[rows["role"].isin(roles)]
+    excluded = set() if transductive else set(rows.loc[rows["role"] == "test", "group"])
+    leaking = chosen[chosen["group"].isin(excluded)]
+    if len(leaking):
+        shown = [
+            (str(scan), f"is in test group {group}")
+            for scan, group in leaking[["scan", "group"]].values[:5]
+        ]
+        raise UserError(
+            f"fold {params.fold}: pretraining would see {len(leaking)} scans of test groups. Make the folds again, or "
+            "set `transductive: true`",
+            shown,
+        )
+    scans = sorted(set(chosen["scan"]))
+    there = [scan for scan in scans if any(scan in store for store in stored)]
+    if len(there) < len(scans):
+        log.warning(
+            "%d of %d training scans are in no store and are left out",
+            len(scans) - len(there),
+            len(scans),
+        )
+    if len(there) < 2:
+        raise UserError(
+            f"fold {params.fold}: {len(there)} training scans; pretraining needs at least 2."
+        )
+    return Sources(there, sorted(excluded))
+
+
+def load_scans(scans: list[str], stores: list[Store], device: torch.device) -> Resident:
+    """`scans` on the device; each comes from the first store that has it."""
+    parts, left = [], scans
+    for store in stores:
+        mine = [scan for scan in left if scan in store]
+        left = [scan for scan in left if scan not in store]
+        if mine:
+            parts.append(Resident(store, mine, device))
+    return Resident.join(parts)
