@@ -41,7 +41,9 @@ def write_pictures(folder: Path, method: Method, resident: Resident, seed_key: i
     method.train(was_training)
     none = np.zeros((0, *resident.shape), dtype=np.uint8)
     names = ("original", "masked", "reconstructed")
-    arrays: dict[str, Any] = {name: none if made is None else _as_uint8(made[name]) for name in names}
+    arrays: dict[str, Any] = {
+        name: none if made is None else _as_uint8(made[name]) for name in names
+    }
     np.savez(folder / RECONSTRUCTIONS, scan=scans if made is not None else scans[:0], **arrays)
 
 

@@ -1,18 +1,5 @@
 # Predictions -> scores with intervals, the ablation table, figures and the page.
 
-from fewscans.config.stages import AggregateParams, ReportParams
-from fewscans.files import digest
-
-ALL_RUNS = list(PLAN.runs())
-
-
-def caption(name):
-    return str(ROOT / "report" / f"{name}.rst")
-
-
-def figure(dataset, name):
-    return [f"{R}/figures/{dataset}/{name}.{ending}" for ending in ("png", "pdf", "csv")]
-
 
 rule plan:
     # What the config means, written out: encoders, arms, runs, files.
@@ -22,6 +9,8 @@ rule plan:
         "logs/plan.log",
     benchmark:
         f"{W}/benchmarks/plan.tsv"
+    conda:
+        "../envs/fewscans.yaml"
     threads: 1
     resources:
         **cost("light"),
@@ -59,6 +48,8 @@ rule aggregate:
         "logs/aggregate.log",
     benchmark:
         f"{W}/benchmarks/aggregate.tsv"
+    conda:
+        "../envs/fewscans.yaml"
     threads: 1
     resources:
         **cost("cpu"),
@@ -90,13 +81,15 @@ rule report:
         "logs/report.log",
     benchmark:
         f"{W}/benchmarks/report.tsv"
+    conda:
+        "../envs/fewscans.yaml"
     threads: 1
     resources:
         **cost("cpu"),
     params:
         cfg=settings(ReportParams(report=CONFIG.report, compare=CONFIG.compare)),
         code=code_digest("scripts.report"),
-        figures=f"{R}/figures",
+        figures=lambda w, output: str(Path(output.pictures[0]).parents[1]),
     shell:
         'python "$SCRIPTS/report.py" --params {params.cfg:q} --plan {input.plan:q} --scores {input.scores:q}'
         " --contrasts {input.contrasts:q} --table {input.table:q} --figures {params.figures:q}"

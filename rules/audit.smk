@@ -1,33 +1,5 @@
 # What is wrong with a data set, before anything is split: duplicates, groups, contradictions, shortcuts.
 
-from fewscans.config.stages import AuditParams
-
-
-def audit_params(wildcards):
-    dataset = dataset_settings(wildcards.dataset)
-    place = resolve(CONFIG, wildcards.dataset)
-    return AuditParams(
-        dataset=wildcards.dataset,
-        root=place.root,
-        table=place.table,
-        npz=place.npz,
-        columns=dataset.columns,
-        attributes=dataset.attributes,
-        classes=dataset.classes,
-        split_names=dataset.split_names,
-        split=dataset.split,
-        contradictions=dataset.contradictions,
-        near_duplicate=dataset.near_duplicate,
-        pool=wildcards.dataset not in PLAN.evaluated,
-    )
-
-
-def audit_table(wildcards):
-    dataset = dataset_settings(wildcards.dataset)
-    if dataset.phantom:
-        return PATHS.dataset(wildcards.dataset, "raw", "labels.csv")
-    return resolve(CONFIG, wildcards.dataset).table or []
-
 
 rule audit:
     # Labels, groups and findings of one data set.
@@ -44,6 +16,8 @@ rule audit:
         "logs/audit/{dataset}.log",
     benchmark:
         f"{W}/benchmarks/audit/{{dataset}}.tsv"
+    conda:
+        "../envs/fewscans.yaml"
     threads: 1
     resources:
         **cost("cpu"),

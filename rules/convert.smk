@@ -1,36 +1,5 @@
 # Raw scans -> work/DATASET/converted/CHUNK: native resolution, physical units, one index.
 
-from fewscans.config.stages import ConvertParams, PhantomParams
-
-
-def convert_params(wildcards):
-    dataset = dataset_settings(wildcards.dataset)
-    place = resolve(CONFIG, wildcards.dataset)
-    return ConvertParams(
-        dataset=wildcards.dataset,
-        root=place.root,
-        table=place.table,
-        npz=place.npz,
-        path_column=dataset.columns.path,
-        exclude=dataset.exclude,
-        on_unreadable=dataset.on_unreadable,
-        chunk=int(wildcards.chunk),
-        chunks=dataset.chunks,
-    )
-
-
-def converted(wildcards):
-    """The finished chunks of a data set."""
-    chunks = range(dataset_settings(wildcards.dataset).chunks)
-    return [
-        PATHS.dataset(wildcards.dataset, "converted", str(chunk), "index.parquet")
-        for chunk in chunks
-    ]
-
-
-def converted_folders(wildcards):
-    return [str(Path(index).parent) for index in converted(wildcards)]
-
 
 if any(dataset.phantom for dataset in CONFIG.datasets.values()):
 
@@ -45,6 +14,8 @@ if any(dataset.phantom for dataset in CONFIG.datasets.values()):
             f"{W}/benchmarks/phantom/{{dataset}}.tsv"
         wildcard_constraints:
             dataset=names(n for n, d in CONFIG.datasets.items() if d.phantom),
+        conda:
+            "../envs/fewscans.yaml"
         threads: 1
         resources:
             **cost("light"),
@@ -54,15 +25,6 @@ if any(dataset.phantom for dataset in CONFIG.datasets.values()):
             out=lambda w, output: str(Path(output.table).parent),
         shell:
             'python "$SCRIPTS/phantom.py" --params {params.cfg:q} --out {params.out:q} &> {log:q}'
-
-
-def raw_table(wildcards):
-    """The label table: its labels are none of convert's business, so it is ancient there; its paths are in `params`."""
-    dataset = dataset_settings(wildcards.dataset)
-    if dataset.phantom:
-        return PATHS.dataset(wildcards.dataset, "raw", "labels.csv")
-    table = resolve(CONFIG, wildcards.dataset).table
-    return ancient(table) if table else []
 
 
 rule convert:
@@ -76,6 +38,8 @@ rule convert:
         "logs/convert/{dataset}.{chunk}.log",
     benchmark:
         f"{W}/benchmarks/convert/{{dataset}}.{{chunk}}.tsv"
+    conda:
+        "../envs/fewscans.yaml"
     threads: 1
     resources:
         **cost("cpu"),

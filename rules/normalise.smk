@@ -1,15 +1,5 @@
 # One geometry and one intensity per recipe: work/DATASET/RECIPE/store.
 
-from fewscans.config.stages import NormaliseParams
-
-
-def store(dataset, recipe):
-    """Files of a store; the folder is that of the first."""
-    return [
-        PATHS.dataset(dataset, recipe, "store", name)
-        for name in ("store.json", "voxels.npy", "rows.parquet")
-    ]
-
 
 rule normalise:
     # A store is decided by pixels alone: labels never change it.
@@ -23,6 +13,8 @@ rule normalise:
         "logs/normalise/{dataset}.{recipe}.log",
     benchmark:
         f"{W}/benchmarks/normalise/{{dataset}}.{{recipe}}.tsv"
+    conda:
+        "../envs/fewscans.yaml"
     threads: 1
     resources:
         **cost("cpu"),

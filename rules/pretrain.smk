@@ -1,25 +1,5 @@
 # Encoders without labels: weights from outside, or self-supervised pretraining on a training fold.
 
-from fewscans.config.stages import PretrainParams
-
-PRETRAINED = [name for name, encoder in PLAN.encoders.items() if encoder.pretrained]
-FROM_FILE = [
-    name for name, encoder in PLAN.encoders.items() if encoder.settings.source == "weights"
-]
-
-
-def pretrain_params(wildcards):
-    return PretrainParams(
-        encoder=wildcards.encoder,
-        settings=PLAN.encoders[wildcards.encoder].settings,
-        recipe=PLAN.recipes[wildcards.recipe],
-        dataset=wildcards.dataset,
-        fold=wildcards.fold,
-        seed=int(wildcards.seed),
-        base_seed=CONFIG.seed,
-        compute=CONFIG.compute,
-    )
-
 
 rule pretrain:
     # Training state lies in work/checkpoints, outside declared outputs; a finished encoder in work/cache.
@@ -41,6 +21,8 @@ rule pretrain:
         f"{W}/benchmarks/pretrain/{{encoder}}.{{recipe}}.{{dataset}}.{{fold}}.{{seed}}.tsv"
     wildcard_constraints:
         encoder=names(PRETRAINED),
+    conda:
+        "../envs/fewscans.yaml"
     threads: CONFIG.compute.threads
     resources:
         **cost("gpu"),
@@ -76,6 +58,8 @@ if FROM_FILE:
             f"{W}/benchmarks/weights/{{encoder}}.{{recipe}}.tsv"
         wildcard_constraints:
             encoder=names(FROM_FILE),
+        conda:
+            "../envs/fewscans.yaml"
         threads: 1
         resources:
             **cost("light"),

@@ -1,23 +1,5 @@
 # Who may see what. Two rules: pretraining depends on folds, never on budgets.
 
-from fewscans.config.stages import BudgetsParams, FoldsParams
-
-
-def folds_params(wildcards):
-    dataset = dataset_settings(wildcards.dataset)
-    return FoldsParams(
-        dataset=wildcards.dataset,
-        split=dataset.split,
-        folds=CONFIG.validation.folds,
-        seed=CONFIG.seed,
-    )
-
-
-def pool_labels(wildcards):
-    return [
-        PATHS.dataset(pool, "labels.parquet") for pool in dataset_settings(wildcards.dataset).pools
-    ]
-
 
 rule folds:
     # Groups on one side of every split.
@@ -30,6 +12,8 @@ rule folds:
         "logs/folds/{dataset}.log",
     benchmark:
         f"{W}/benchmarks/folds/{{dataset}}.tsv"
+    conda:
+        "../envs/fewscans.yaml"
     threads: 1
     resources:
         **cost("light"),
@@ -53,6 +37,8 @@ rule budgets:
         "logs/budgets/{dataset}.log",
     benchmark:
         f"{W}/benchmarks/budgets/{{dataset}}.tsv"
+    conda:
+        "../envs/fewscans.yaml"
     threads: 1
     resources:
         **cost("light"),

@@ -273,7 +273,7 @@ def _wait_for_state(place: Place, process: subprocess.Popen, digest: str) -> Non
 
 
 def test_killed_and_run_again_ends_with_the_same_bytes(place, caplog):
-    params = make_params("mae", epochs=60, checkpoint_minutes=1e-9)
+    params = make_params("mae", epochs=30, checkpoint_minutes=1e-9)
     digest = place.job(params).digest
     process = _start(_command(place, params, "out"))
     _wait_for_state(place, process, digest)
@@ -282,7 +282,7 @@ def test_killed_and_run_again_ends_with_the_same_bytes(place, caplog):
     assert process.returncode == -signal.SIGKILL
     assert not (place.folder / "out/encoder.json").exists()
     assert (place.folder / "checkpoints" / digest / "state.pt").exists()
-    params = make_params("mae", epochs=60)
+    params = make_params("mae", epochs=30)
     with caplog.at_level(logging.INFO, "fewscans"):
         out, facts = place.run(params)
     assert "going on from step" in caplog.text
@@ -439,7 +439,7 @@ def test_second_copy_waits_for_the_output(tmp_path):
 
 
 def test_two_copies_at_once_train_once(place):
-    params = make_params("mae", epochs=60)
+    params = make_params("mae", epochs=30)
     digest = place.job(params).digest
     process = _start(_command(place, params, "theirs"))
     while not (place.folder / "checkpoints" / digest / "lease.json").exists():

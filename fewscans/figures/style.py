@@ -150,11 +150,7 @@ def handle(label: str, **kind: Any) -> Line2D:
 def save(figure: Figure, numbers: pd.DataFrame, stem: str | os.PathLike[str]) -> Path:
     """Write ``STEM.pdf``, ``STEM.png`` and ``STEM.csv``; the PNG's path. No dates and versions inside."""
     stem = Path(stem)
-    if (engine := figure.get_layout_engine()) is not None:
-        # Twice: panels of a fixed shape move in the first pass. Then no more, so that both files look the same.
-        engine.execute(figure)
-        engine.execute(figure)
-        figure.set_layout_engine("none")
+    lay_out(figure)
     # By text: a data set's name may hold dots, which `with_suffix` would cut.
     pdf, png, csv = (stem.parent / f"{stem.name}.{suffix}" for suffix in ("pdf", "png", "csv"))
     with atomic(pdf) as temporary:
@@ -166,6 +162,14 @@ def save(figure: Figure, numbers: pd.DataFrame, stem: str | os.PathLike[str]) ->
     with atomic(csv) as temporary:
         numbers.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
     return png
+
+
+def lay_out(figure: Figure) -> None:
+    """Place all parts, once and for all, so that every file of the figure looks the same."""
+    if (engine := figure.get_layout_engine()) is not None:
+        engine.execute(figure)
+        engine.execute(figure)  # panels of a fixed shape move in the first pass
+        figure.set_layout_engine("none")
 
 
 def _few_colours(image: Image.Image) -> Image.Image:

@@ -53,9 +53,9 @@ CAPTIONS = {
     "budget": (
         "How much labels are worth",
         "{metric} per {unit} against the number of labelled patients; one panel per encoder, one colour, marker and "
-        "line style per way of using the labels. Grey is the baseline ({baseline}) in every panel. Bands and "
+        "line style per way of using the labels. Grey in every panel is {baseline}. Bands and "
         "whiskers are {level} intervals. Intervals of a curve and of the baseline may overlap although they differ: "
-        "differences are judged in the figure above, where they are paired.",
+        "the figure of differences judges, where they are paired.",
     ),
     "roc": (
         "ROC curves",
@@ -117,7 +117,7 @@ def rst(name: str) -> str:
         metric="the chosen metric", baseline="the baseline", unit="patient (or scan)", level="95 %",
         gain="the dotted line", picture="t-SNE",
     ).replace("(the dotted line, dotted)", "(dotted)")  # fmt: skip
-    body = textwrap.fill(filled[0].upper() + filled[1:].replace("`", "``"), 100)
+    body = textwrap.fill(filled[0].upper() + filled[1:].replace("`", "``"), 100, break_on_hyphens=False)
     return f"**{title}.**\n\n{body}\n"
 
 

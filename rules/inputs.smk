@@ -1,0 +1,202 @@
+# What rules are given: settings of each stage (params) and its input files, by wildcards. No rules here.
+
+from fewscans.config.stages import (
+    AggregateParams,
+    AuditParams,
+    BudgetsParams,
+    ConvertParams,
+    FinetuneParams,
+    FoldsParams,
+    NormaliseParams,
+    PhantomParams,
+    PretrainParams,
+    ReportParams,
+)
+from fewscans.files import digest
+
+# -- convert ---------------------------------------------------------------------------------------
+
+
+def convert_params(wildcards):
+    dataset = dataset_settings(wildcards.dataset)
+    place = resolve(CONFIG, wildcards.dataset)
+    return ConvertParams(
+        dataset=wildcards.dataset,
+        root=place.root,
+        table=place.table,
+        npz=place.npz,
+        path_column=dataset.columns.path,
+        exclude=dataset.exclude,
+        on_unreadable=dataset.on_unreadable,
+        chunk=int(wildcards.chunk),
+        chunks=dataset.chunks,
+    )
+
+
+def converted(wildcards):
+    """The finished chunks of a data set."""
+    chunks = range(dataset_settings(wildcards.dataset).chunks)
+    return [
+        PATHS.dataset(wildcards.dataset, "converted", str(chunk), "index.parquet")
+        for chunk in chunks
+    ]
+
+
+def converted_folders(wildcards):
+    return [str(Path(index).parent) for index in converted(wildcards)]
+
+
+def raw_table(wildcards):
+    """The label table: its labels are none of convert's business, so it is ancient there; its paths are in `params`."""
+    dataset = dataset_settings(wildcards.dataset)
+    if dataset.phantom:
+        return PATHS.dataset(wildcards.dataset, "raw", "labels.csv")
+    table = resolve(CONFIG, wildcards.dataset).table
+    return ancient(table) if table else []
+
+
+# -- audit -----------------------------------------------------------------------------------------
+
+
+def audit_params(wildcards):
+    dataset = dataset_settings(wildcards.dataset)
+    place = resolve(CONFIG, wildcards.dataset)
+    return AuditParams(
+        dataset=wildcards.dataset,
+        root=place.root,
+        table=place.table,
+        npz=place.npz,
+        columns=dataset.columns,
+        attributes=dataset.attributes,
+        classes=dataset.classes,
+        split_names=dataset.split_names,
+        split=dataset.split,
+        contradictions=dataset.contradictions,
+        near_duplicate=dataset.near_duplicate,
+        pool=wildcards.dataset not in PLAN.evaluated,
+    )
+
+
+def audit_table(wildcards):
+    dataset = dataset_settings(wildcards.dataset)
+    if dataset.phantom:
+        return PATHS.dataset(wildcards.dataset, "raw", "labels.csv")
+    return resolve(CONFIG, wildcards.dataset).table or []
+
+
+# -- normalise -------------------------------------------------------------------------------------
+
+
+def store(dataset, recipe):
+    """Files of a store; the folder is that of the first."""
+    return [
+        PATHS.dataset(dataset, recipe, "store", name)
+        for name in ("store.json", "voxels.npy", "rows.parquet")
+    ]
+
+
+# -- split -----------------------------------------------------------------------------------------
+
+
+def folds_params(wildcards):
+    dataset = dataset_settings(wildcards.dataset)
+    return FoldsParams(
+        dataset=wildcards.dataset,
+        split=dataset.split,
+        folds=CONFIG.validation.folds,
+        seed=CONFIG.seed,
+    )
+
+
+def pool_labels(wildcards):
+    return [
+        PATHS.dataset(pool, "labels.parquet") for pool in dataset_settings(wildcards.dataset).pools
+    ]
+
+
+# -- pretrain --------------------------------------------------------------------------------------
+
+PRETRAINED = [name for name, encoder in PLAN.encoders.items() if encoder.pretrained]
+FROM_FILE = [name for name, e in PLAN.encoders.items() if e.settings.source == "weights"]
+
+
+def pretrain_params(wildcards):
+    return PretrainParams(
+        encoder=wildcards.encoder,
+        settings=PLAN.encoders[wildcards.encoder].settings,
+        recipe=PLAN.recipes[wildcards.recipe],
+        dataset=wildcards.dataset,
+        fold=wildcards.fold,
+        seed=int(wildcards.seed),
+        base_seed=CONFIG.seed,
+        compute=CONFIG.compute,
+    )
+
+
+# -- finetune --------------------------------------------------------------------------------------
+
+RUNS = {run.key: run for run in PLAN.runs()}
+
+
+def finetune_run(wildcards):
+    return RUNS[
+        f"{wildcards.encoder}/{wildcards.recipe}/{wildcards.dataset}/{wildcards.fold}/{wildcards.seed}"
+    ]
+
+
+def finetune_params(wildcards):
+    encoder = PLAN.encoders[wildcards.encoder]
+    protocols = PLAN.protocols(wildcards.encoder)
+    extra_epochs, extra_batch_size = (0, 1)
+    if encoder.method == "scratch-long" and encoder.settings.extra_steps is None:
+        network = (encoder.settings.backbone, encoder.settings.patch_size)
+        extra_epochs, extra_batch_size = PLAN.longest_pretraining(*network, wildcards.recipe)
+    # Settings of a protocol that is not run rerun nothing.
+    used = {
+        name: value
+        for name, value in CONFIG.protocol_settings.model_dump().items()
+        if name in protocols
+    }
+    return FinetuneParams(
+        encoder=wildcards.encoder,
+        settings=encoder.settings,
+        extra_epochs=extra_epochs,
+        extra_batch_size=extra_batch_size,
+        recipe=PLAN.recipes[wildcards.recipe],
+        recipe_name=wildcards.recipe,
+        protocols=protocols,
+        protocol_settings=used,
+        dataset=wildcards.dataset,
+        classes=dataset_settings(wildcards.dataset).classes or [],
+        fold=wildcards.fold,
+        seed=int(wildcards.seed),
+        base_seed=CONFIG.seed,
+        compute=CONFIG.compute,
+    )
+
+
+def finetune_encoder(wildcards):
+    """Files of the encoder; none where training starts without any."""
+    key = PLAN.encoder_key(finetune_run(wildcards))
+    return (
+        []
+        if key is None
+        else [PATHS.encoder(key, name) for name in ("encoder.json", "encoder.safetensors")]
+    )
+
+
+def finetune_code(wildcards):
+    return code_digest("scripts.finetune", protocols=PLAN.protocols(wildcards.encoder))
+
+
+# -- aggregate -------------------------------------------------------------------------------------
+
+ALL_RUNS = list(PLAN.runs())
+
+
+def caption(name):
+    return str(ROOT / "report" / f"{name}.rst")
+
+
+def figure(dataset, name):
+    return [f"{R}/figures/{dataset}/{name}.{ending}" for ending in ("png", "pdf", "csv")]
