@@ -9,6 +9,7 @@ No self-supervised method runs here: the cohort's parameters were fixed from thi
 from __future__ import annotations
 
 import argparse
+import math
 import time
 
 import numpy as np
@@ -30,7 +31,11 @@ def load(images: list[Image], size_px: int) -> torch.Tensor:
         low, high = np.percentile(image.hu, PERCENTILES)
         scaled = np.clip((image.hu - low) / (high - low), 0, 1).astype(np.float32)
         x = torch.from_numpy(scaled)[None, None]
-        rows.append(F.interpolate(x, (size_px, size_px), mode="bilinear", antialias=True, align_corners=False))
+        rows.append(
+            F.interpolate(
+                x, (size_px, size_px), mode="bilinear", antialias=True, align_corners=False
+            )
+        )
     x = torch.cat(rows)
     return (x - x.mean()) / x.std()
 
@@ -53,10 +58,8 @@ def augment(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
-def train(
-    x: torch.Tensor, y: torch.Tensor, args: argparse.Namespace, seed: int
-) -> torch.nn.Module:
-    """Train from random weights with AdamW and a one-cycle schedule; return the network in eval mode."""
+def train(x: torch.Tensor, y: torch.Tensor, args: argparse.Namespace, seed: int) -> torch.nn.Module:
+    """Train from random weights with AdamW, a tenth of warm-up, then a cosine; the network in eval mode."""
     import timm
 
     torch.manual_seed(seed)
@@ -64,7 +67,14 @@ def train(
     size = {"img_size": x.shape[-1]} if "vit" in args.backbone else {}
     network = timm.create_model(args.backbone, pretrained=False, in_chans=1, num_classes=2, **size)
     optimiser = torch.optim.AdamW(network.parameters(), lr=args.lr, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, args.lr, total_steps=args.steps)
+    warmup = max(1, round(0.1 * args.steps))
+
+    def share(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (args.steps - warmup)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
     order = torch.empty(0, dtype=torch.long)
     network.train()
     for _ in range(args.steps):
@@ -86,10 +96,14 @@ def patient_auroc(
     """AUROC over patients of the mean probability of a patient's images."""
     prob = torch.softmax(network(x), 1)[:, 1].numpy()
     names = sorted(set(patients))
-    return float(roc_auc_score([target[n] for n in names], [prob[patients == n].mean() for n in names]))
+    return float(
+        roc_auc_score([target[n] for n in names], [prob[patients == n].mean() for n in names])
+    )
 
 
-def labelled(names: np.ndarray, target: dict[str, int], budget: str, rng: np.random.Generator) -> list[str]:
+def labelled(
+    names: np.ndarray, target: dict[str, int], budget: str, rng: np.random.Generator
+) -> list[str]:
     """A random subset of `names`, of the size of `budget`, with both classes in their proportion."""
     if budget == "all":
         return list(names)
@@ -103,7 +117,9 @@ def labelled(names: np.ndarray, target: dict[str, int], budget: str, rng: np.ran
 
 def main(argv: list[str] | None = None) -> int:
     """Print one line per budget."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--backbone", default="test_resnet")
     parser.add_argument("--seed", type=int, default=0, help="of the cohort")
     parser.add_argument("--size", type=int, default=48, help="pixels")
@@ -111,7 +127,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--folds", type=int, default=3)
-    parser.add_argument("--draws", type=int, default=3, help="subsets per budget; 'all' has one, trained as often")
+    parser.add_argument(
+        "--draws", type=int, default=3, help="subsets per budget; 'all' has one, trained as often"
+    )
     parser.add_argument("--budgets", default="12,30%,all")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -125,11 +143,15 @@ def main(argv: list[str] | None = None) -> int:
     target = {image.patient: image.target for image in images}
     names = np.array(sorted(target))
     classes = np.array([target[n] for n in names])
-    print(f"seed {args.seed}: {len(names)} patients, {len(images)} images, {classes.mean():.2f} malignant")
+    print(
+        f"seed {args.seed}: {len(names)} patients, {len(images)} images, {classes.mean():.2f} malignant"
+    )
     for budget in args.budgets.split(","):
         start, scores = time.perf_counter(), []
         for draw in range(args.draws):
-            folds = StratifiedKFold(args.folds, shuffle=True, random_state=args.seed).split(names, classes)
+            folds = StratifiedKFold(args.folds, shuffle=True, random_state=args.seed).split(
+                names, classes
+            )
             for fold, (train_names, test_names) in enumerate(folds):
                 rng = np.random.default_rng((args.seed, fold, draw))
                 chosen = np.isin(patients, labelled(names[train_names], target, budget, rng))

@@ -90,7 +90,7 @@ def seeds() -> list[tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]]:
     """(attributes [n, A], targets [n], texture [n], names of the attributes) of 50 cohorts."""
     made = []
     for seed in range(N_SEEDS):
-        cohort = make_cohort(PhantomSettings(n_patients=40, seed=seed))
+        cohort = make_cohort(PhantomSettings(n_patients=40, seed=seed, size_px=64))
         patients: dict[str, list[Image]] = {}
         # A planted copy is another patient's lesion with this patient's label.
         copies = {fault.path for fault in cohort.faults if fault.other}
@@ -112,7 +112,7 @@ def seeds() -> list[tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]]:
 def cross_validated_auc(x: np.ndarray, y: np.ndarray, seed: int) -> float:
     """Mean over folds: pooled over folds, a null would lie below 0.5."""
     scores = []
-    for train, test in StratifiedKFold(5, shuffle=True, random_state=seed).split(x, y):
+    for train, test in StratifiedKFold(4, shuffle=True, random_state=seed).split(x, y):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1)).fit(x[train], y[train])
         scores.append(roc_auc_score(y[test], model.decision_function(x[test])))
     return float(np.mean(scores))
@@ -125,7 +125,7 @@ def test_no_shortcut_over_50_seeds(seeds) -> None:
     # The same predictor, given what may tell, finds it: the test above is not blind.
     told = [
         cross_validated_auc(np.column_stack([x, t]), y, seed)
-        for seed, (x, y, t, _) in enumerate(seeds)
+        for seed, (x, y, t, _) in enumerate(seeds[:10])
     ]
     assert np.mean(told) > 0.75
 
@@ -159,7 +159,7 @@ def test_patients_and_classes(demo: Cohort) -> None:
     own = Counter(image.patient for image in demo.images if image.path not in copies)
     assert len(own) == 150
     assert set(own.values()) == {1, 2, 3, 4}
-    share = np.mean([t for t in {i.patient: i.target for i in demo.images}.values()])
+    share = np.mean(list({i.patient: i.target for i in demo.images}.values()))
     assert 0.40 < share < 0.50
     assert {image.storage for image in demo.images} == {
         "dicom",
@@ -281,7 +281,7 @@ def test_every_fault_is_listed_and_there(demo: Cohort, folder: Path) -> None:
 
 
 def test_small_cohorts_hold_each_fault() -> None:
-    for seed in range(20):
+    for seed in range(8):
         cohort = make_cohort(PhantomSettings(n_patients=20, seed=seed, size_px=48))
         counts = Counter(fault.fault for fault in cohort.faults)
         assert {counts[kind] for kind in KINDS} == {1}, seed

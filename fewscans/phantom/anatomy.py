@@ -111,7 +111,7 @@ def sample_anatomy(rng: np.random.Generator) -> Anatomy:
         u(2, 22), -chest_b * u(0.10, 0.42), heart_mm, heart_mm * u(0.66, 0.9), u(-0.7, -0.1)
     )
     return Anatomy(
-        field_mm=u(140, 172),
+        field_mm=u(132, 162),
         side=int(rng.integers(2)),
         shift_mm=(u(-8, 8), u(-8, 8)),
         tilt=u(-0.13, 0.13),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fewscans.phantom.anatomy import SITES, Canvas, Site, add_noise, paint_chest, sample_anatomy
+from fewscans.phantom.anatomy import SITES, Canvas, add_noise, paint_chest, sample_anatomy
 from fewscans.phantom.lesion import field_centre, neighbour, paint_lesion, sample_lesion
 from fewscans.phantom.settings import CLASSES, PhantomSettings
 

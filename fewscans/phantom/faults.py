@@ -2,7 +2,7 @@
 
 ==================  ================================================================================
 ``exact-duplicate``  a patient has another patient's image, pixel for pixel
-``near-duplicate``   the same, after noise and another window, or moved by a pixel
+``near-duplicate``   the same with noise, moved by half a pixel, or with HU stretched
 ``monochrome1``      a DICOM file whose low values are white, without rescale (as a film scanner
                      writes it); turned over within its 12 bits, it is HU + 1024 like the PNGs
 ``rescale-slope``    a DICOM file with slope 0.5, intercept -1000 and signed values
@@ -133,7 +133,8 @@ class _Planter:
         if way % 3 == 0:
             return to_hu(hu + 15 * self.rng.standard_normal(hu.shape)), "noise of 15 HU added"
         if way % 3 == 1:
-            return np.roll(image.hu, 1, axis=1), "moved by one pixel to the right"
+            moved = np.pad(hu, ((0, 0), (1, 0)), mode="edge")
+            return to_hu((moved[:, 1:] + moved[:, :-1]) / 2), "moved by half a pixel"
         return to_hu(1.05 * hu + 40), "HU times 1.05 plus 40"
 
     def _change(self, name: str, at: int, fault: str, detail: str, **what: object) -> None:

@@ -11,9 +11,9 @@ from fewscans.phantom.anatomy import Anatomy, Canvas, Floats
 
 # Mean over the patients of a class, and spread between patients, of two signs on a scale from 0 to 1. The spread is
 # what keeps the best possible reader short of an AUROC of 1.
-SPICULATION = {0: (0.20, 0.16), 1: (0.71, 0.19)}
-HETEROGENEITY = {0: (0.20, 0.16), 1: (0.71, 0.19)}
-TEXTURE_HU = 170.0  # standard deviation inside a lesion whose heterogeneity is 1
+SPICULATION = {0: (0.18, 0.15), 1: (0.72, 0.18)}
+HETEROGENEITY = {0: (0.18, 0.15), 1: (0.72, 0.18)}
+TEXTURE_HU = 200.0  # standard deviation inside a lesion whose heterogeneity is 1
 N_ANGLES = 256
 GRID = 9  # cells of the texture across the patch: blobs of about 0.4 radii
 
@@ -150,5 +150,6 @@ def _texture(lesion: Lesion, y: Floats, x: Floats) -> Floats:
 
 
 def _mean_of_blocks(values: Floats, block: int) -> Floats:
-    h, w = values.shape[0] // block, values.shape[1] // block
-    return values.reshape(h, block, w, block).mean(axis=(1, 3))
+    """[h, w] means of [h * block, w * block]; sums of strides are faster than a mean over axes."""
+    rows = sum(values[k::block] for k in range(block))
+    return sum(rows[:, k::block] for k in range(block)) * np.float32(1 / block**2)
