@@ -7,6 +7,10 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
+
+report: "report/workflow.rst"
+
+
 # A config named with --configfile stands alone; the demo's is not mixed into it. Without one it is the working
 # directory's own, else (--directory elsewhere) the demo's.
 if not workflow.overwrite_configfiles:

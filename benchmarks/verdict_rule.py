@@ -6,7 +6,10 @@ Simulated patients have scores from binormal arms. An arm's expected AUROC is th
 each training departs from it by its luck, with the standard deviation `spread` on the scale of the AUROC. The parts of
 the luck: `free` every training its own; `crossed` 40 % of the variance from the draw, 40 % from the seed; `fold` 70 %
 shared by all trainings of a fold; `seed` all from the seed, as with all labels, where there is one draw; `everywhere`
-all from the seed and the same in every fold, as an untrained encoder's. Scores of one patient are correlated between arms (0.4) and trainings (0.6).
+all from the seed and the same in every fold, as an untrained encoder's. Scores of one patient are correlated between
+arms (0.4) and between trainings of an arm (0.6). `patients_alone` is the rule with patients as the only source of
+variance, each arm by itself.
+
 Everything after the scores is the package's own code: resamples, differences, max-T, verdicts.
 """
 

@@ -35,7 +35,10 @@ def cluster_indices(values: NDArray[np.floating], labels: NDArray[np.int64]) -> 
     x = values.astype(np.float64)
     spread = x.std(axis=0)
     x = (x - x.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-    return {"silhouette": float(silhouette_score(x, labels)), "davies_bouldin": float(davies_bouldin_score(x, labels))}
+    return {
+        "silhouette": float(silhouette_score(x, labels)),
+        "davies_bouldin": float(davies_bouldin_score(x, labels)),
+    }
 
 
 def fold_indices(folder: str | os.PathLike[str], targets: Mapping[str, int]) -> dict[str, float]:
@@ -63,6 +66,8 @@ def fold_indices(folder: str | os.PathLike[str], targets: Mapping[str, int]) -> 
         raise UserError("embeddings are missing", missing)
     rows = read_table(folder / "embeddings.parquet", "embeddings")
     rows = rows[(rows["role"] == "test") & rows["scan"].isin(set(targets))]
-    stored = np.load(folder / "embeddings.npy", mmap_mode="r", allow_pickle=False)
+    stored = np.load(folder / "embeddings.npy", allow_pickle=False)
     values = np.asarray(stored[rows["row"].to_numpy(dtype=np.int64)], dtype=np.float32)
-    return cluster_indices(values, np.array([targets[scan] for scan in rows["scan"]], dtype=np.int64))
+    return cluster_indices(
+        values, np.array([targets[scan] for scan in rows["scan"]], dtype=np.int64)
+    )

@@ -24,7 +24,9 @@ def placements(positive: NDArray[np.bool_], score: Floats) -> tuple[Floats, Floa
     return v10, v01
 
 
-def influence(positive: NDArray[np.bool_], score: Floats, group: NDArray[np.int64], n_groups: int) -> Floats:
+def influence(
+    positive: NDArray[np.bool_], score: Floats, group: NDArray[np.int64], n_groups: int
+) -> Floats:
     """[G] what each group adds to the AUROC's deviation from its expectation (sums to 0).
 
     Units of one group are summed, so they need not be independent (Obuchowski 1997).
@@ -54,13 +56,20 @@ def logit_interval(value: float, variance: float, confidence: float) -> tuple[fl
     return float(expit(logit(value) - half)), float(expit(logit(value) + half))
 
 
-def newcombe_interval(value: float, n_positive: int, n_negative: int, confidence: float) -> tuple[float, float]:
+def newcombe_interval(
+    value: float, n_positive: int, n_negative: int, confidence: float
+) -> tuple[float, float]:
     """Score-like interval from the AUROC and counts alone (Newcombe 2006, method 5); has a width at 0 and 1."""
     z = float(norm.ppf(0.5 + confidence / 2))
     size = (n_positive + n_negative) / 2 - 1
 
     def variance(a: float) -> float:
-        return a * (1 - a) / (n_positive * n_negative) * (1 + size * (1 - a) / (2 - a) + size * a / (1 + a))
+        return (
+            a
+            * (1 - a)
+            / (n_positive * n_negative)
+            * (1 + size * (1 - a) / (2 - a) + size * a / (1 + a))
+        )
 
     def excess(a: float) -> float:
         return abs(a - value) - z * float(np.sqrt(variance(a)))

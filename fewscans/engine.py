@@ -88,7 +88,9 @@ class Training:
             should_stop,
             label,
         )
-        self.optimizer = optim.make_optimizer(method, schedule.lr, schedule.weight_decay)
+        self.optimizer = optim.make_optimizer(
+            method, schedule.lr, schedule.weight_decay, method.betas
+        )
         self.step = 0
         self.seconds = 0.0
         self.history: list[dict[str, float]] = []

@@ -9,7 +9,7 @@ Shapes: n units (patients or scans), K classes, P positive classes (1 or K), R r
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,6 @@ from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
     balanced_accuracy_score,
-    confusion_matrix,
     precision_recall_fscore_support,
     roc_auc_score,
 )
@@ -26,6 +25,8 @@ RANKING = ("auroc", "average_precision")
 COUNTING = ("accuracy", "balanced_accuracy", "precision", "recall", "f1")
 METRICS = RANKING + COUNTING
 PER_CLASS = ("auroc", "average_precision", "precision", "recall", "f1")
+
+_RANKERS = {"auroc": roc_auc_score, "average_precision": average_precision_score}
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -36,8 +37,8 @@ def positives(n_classes: int) -> list[int]:
     return [1] if n_classes == 2 else list(range(n_classes))
 
 
-def ranking_points(target: Ints, prob: Floats) -> dict[str, Floats]:
-    """AUROC and average precision [P] of one model; NaN where a class or its rest is not there.
+def ranking_points(target: Ints, prob: Floats, names: Sequence[str] = RANKING) -> dict[str, Floats]:
+    """Ranking metrics [P] of one model; NaN where a class or its rest is not there.
 
     Parameters
     ----------
@@ -45,13 +46,15 @@ def ranking_points(target: Ints, prob: Floats) -> dict[str, Floats]:
         [n] class indices.
     prob
         [n, K].
+    names
+        Metrics that are wanted.
     """
-    found = {name: np.full(len(positives(prob.shape[1])), np.nan) for name in RANKING}
+    found = {name: np.full(len(positives(prob.shape[1])), np.nan) for name in names}
     for i, label in enumerate(positives(prob.shape[1])):
         positive = target == label
         if positive.any() and not positive.all():
-            found["auroc"][i] = roc_auc_score(positive, prob[:, label])
-            found["average_precision"][i] = average_precision_score(positive, prob[:, label])
+            for name in names:
+                found[name][i] = _RANKERS[name](positive, prob[:, label])
     return found
 
 
@@ -64,17 +67,15 @@ def counting_points(target: Ints, predicted: Ints, n_classes: int) -> dict[str, 
     return {
         "accuracy": float(accuracy_score(target, predicted)),
         "balanced_accuracy": float(balanced_accuracy_score(target, predicted)),
-        "precision": float(precision), "recall": float(recall), "f1": float(f1),
-    }  # fmt: skip
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(f1),
+    }
 
 
-def confusion(target: Ints, predicted: Ints, n_classes: int) -> Floats:
-    """[K, K] counts, true classes in rows."""
-    counts: Any = confusion_matrix(target, predicted, labels=list(range(n_classes)))
-    return counts.astype(np.float64)
-
-
-def weighted_ranking(positive: NDArray[np.bool_], score: Floats, weights: Floats, batch: int = 250) -> tuple[Floats, Floats]:
+def weighted_ranking(
+    positive: NDArray[np.bool_], score: Floats, weights: Floats, batch: int = 250
+) -> tuple[Floats, Floats]:
     """AUROC and average precision of one class in every resample, each [R].
 
     A resample is a weight per unit, so a unit drawn twice weighs two: scores are sorted once, and each resample is a
@@ -152,8 +153,10 @@ def counting_by_class(counts: Floats) -> dict[str, Floats]:
     hit = np.diagonal(counts, axis1=-2, axis2=-1)
     true, claimed = counts.sum(axis=-1), counts.sum(axis=-2)
     return {
-        "precision": _ratio(hit, claimed), "recall": _ratio(hit, true), "f1": _ratio(2 * hit, true + claimed)
-    }  # fmt: skip
+        "precision": _ratio(hit, claimed),
+        "recall": _ratio(hit, true),
+        "f1": _ratio(2 * hit, true + claimed),
+    }
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:

@@ -63,7 +63,10 @@ def place(module: nn.Module, device: torch.device) -> nn.Module:
 
 
 def make_optimizer(
-    modules: nn.Module | Iterable[nn.Module], lr: float, weight_decay: float
+    modules: nn.Module | Iterable[nn.Module],
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.999),
 ) -> torch.optim.AdamW:
     """AdamW over all trainable parameters; no decay on biases, norms and single tokens (1-d parameters).
 
@@ -91,7 +94,7 @@ def make_optimizer(
     ]
     groups = [group for group in groups if group["params"]]
     # One kernel over all tensors: a small network has a hundred of them, and a step each costs more than its sums.
-    return torch.optim.AdamW(groups, lr=lr, fused=True)
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
 
 
 def lr_at(step: int, n_steps: int, warmup_share: float, peak: float) -> float:

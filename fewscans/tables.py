@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -48,7 +47,9 @@ def write_parquet(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:
 
 def read_csv(path: str | os.PathLike[str]) -> pd.DataFrame:
     """The table that `write_csv` wrote. A data set may be called NA: only an empty field is missing."""
-    texts = dict.fromkeys(("dataset", "arm", "recipe", "budget", "unit", "verdict", "flags", "baseline_arm"), str)
+    texts = dict.fromkeys(
+        ("dataset", "arm", "recipe", "budget", "unit", "verdict", "flags", "baseline_arm"), str
+    )
     return pd.read_csv(Path(path), dtype=texts, keep_default_na=False, na_values=[""])
 
 
@@ -66,7 +67,9 @@ def _blocks(frame: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
     return [(str(dataset), str(unit), part) for (dataset, unit), part in groups]
 
 
-def _cells(part: pd.DataFrame, metric: str) -> tuple[list[str], dict[str, dict[str, tuple[str, str, list[str]]]]]:
+def _cells(
+    part: pd.DataFrame, metric: str
+) -> tuple[list[str], dict[str, dict[str, tuple[str, str, list[str]]]]]:
     """Budgets, and arm -> budget -> (text, mark of the verdict, flags)."""
     budgets = list(dict.fromkeys(part["budget"]))
     cells: dict[str, dict[str, tuple[str, str, list[str]]]] = {}
@@ -100,14 +103,19 @@ def markdown_table(frame: pd.DataFrame, metric: str) -> str:
 
         def cell(arm: str, budget: str, cells: dict = cells, best: set = best) -> str:
             text, mark, flags = cells[arm].get(budget, ("", "", []))
-            notes = "".join(f"<sup>{numbers.setdefault(flag, len(numbers) + 1)}</sup>" for flag in flags)
+            notes = "".join(
+                f"<sup>{numbers.setdefault(flag, len(numbers) + 1)}</sup>" for flag in flags
+            )
             shown = f"**{text}**" if (arm, budget) in best else text
             return f"{shown} {_escape(mark, _MARKDOWN)}{notes}".strip()
 
         lines += [f"### {_escape(dataset, _MARKDOWN)}, {metric} by {unit}", ""]
         lines += ["| arm | " + " | ".join(budgets) + " |", "|---|" + "---|" * len(budgets)]
         lines += [
-            f"| {_escape(arm, _MARKDOWN)} | " + " | ".join(cell(arm, budget) for budget in budgets) + " |" for arm in cells
+            f"| {_escape(arm, _MARKDOWN)} | "
+            + " | ".join(cell(arm, budget) for budget in budgets)
+            + " |"
+            for arm in cells
         ]
         lines.append("")
     lines += [f"{LEGEND} (simultaneous over arms). Bold: best by inner validation.", ""]
@@ -123,7 +131,9 @@ def latex_table(frame: pd.DataFrame, metric: str) -> str:
         budgets, cells = _cells(part, metric)
         best = _best(part)
 
-        def cell(arm: str, budget: str, cells: dict = cells, best: set = best, numbers: dict = numbers) -> str:
+        def cell(
+            arm: str, budget: str, cells: dict = cells, best: set = best, numbers: dict = numbers
+        ) -> str:
             text, mark, flags = cells[arm].get(budget, ("", "", []))
             text = text.replace("-", "--") if len(text) > 1 else text
             notes = ",".join(str(numbers.setdefault(flag, len(numbers) + 1)) for flag in flags)
@@ -132,11 +142,18 @@ def latex_table(frame: pd.DataFrame, metric: str) -> str:
             return f"{shown}{mark}" + (f"$^{{{notes}}}$" if notes else "")
 
         rows = [
-            f"{_escape(arm, _LATEX)} & " + " & ".join(cell(arm, budget) for budget in budgets) + r" \\" for arm in cells
+            f"{_escape(arm, _LATEX)} & "
+            + " & ".join(cell(arm, budget) for budget in budgets)
+            + r" \\"
+            for arm in cells
         ]
         notes = "; ".join(f"$^{{{i}}}$ {_escape(text, _LATEX)}" for i, text in _footnotes(numbers))
-        caption = f"{_escape(dataset, _LATEX)}: {_escape(metric, _LATEX)} by {unit}, with intervals. "
-        caption += "$+$ gain, $=$ no gain, $-$ worse, ? cannot tell; bold: best by inner validation."
+        caption = (
+            f"{_escape(dataset, _LATEX)}: {_escape(metric, _LATEX)} by {unit}, with intervals. "
+        )
+        caption += (
+            "$+$ gain, $=$ no gain, $-$ worse, ? cannot tell; bold: best by inner validation."
+        )
         parts.append("\n".join([
             r"\begin{table}", r"\centering", rf"\caption{{{caption}}}",
             rf"\begin{{tabular}}{{l{'l' * len(budgets)}}}", r"\toprule",
@@ -160,14 +177,22 @@ def terminal_table(frame: pd.DataFrame, metric: str, width: int = 100) -> str:
             for budget, (text, mark, _) in row.items()
         }
         label = min(max(len(names[arm]) for arm in cells), width // 2)
-        column = 2 + max([*(len(text) for text in texts.values()), *(len(budget) for budget in budgets)])
+        column = 2 + max(
+            [*(len(text) for text in texts.values()), *(len(budget) for budget in budgets)]
+        )
         per_line = max(1, (width - label) // column)
         lines.append(_cut(f"{dataset}: {metric} by {unit}, labelled patients in columns", width))
         for start in range(0, len(budgets), per_line):
             shown = budgets[start : start + per_line]
-            rows = [("", shown), *((names[arm], [texts.get((arm, b), "") for b in shown]) for arm in cells)]
+            rows = [
+                ("", shown),
+                *((names[arm], [texts.get((arm, b), "") for b in shown]) for arm in cells),
+            ]
             lines += [
-                (f"{_cut(name, label):<{label}}" + "".join(f"  {cell:<{column - 2}}" for cell in row)).rstrip()
+                (
+                    f"{_cut(name, label):<{label}}"
+                    + "".join(f"  {cell:<{column - 2}}" for cell in row)
+                ).rstrip()
                 for name, row in rows
             ]
         lines.append("")
@@ -176,10 +201,8 @@ def terminal_table(frame: pd.DataFrame, metric: str, width: int = 100) -> str:
 
 def _short_names(part: pd.DataFrame, lone_recipe: bool) -> dict[str, str]:
     """Arm -> ``simclr linear``, with the recipe where there are several."""
-    pick: Callable[[pd.Series], Sequence[str]] = (
-        lambda row: [row["encoder"], *([] if lone_recipe else [row["recipe"]]), row["protocol"]]
-    )
-    return {row["arm"]: " ".join(pick(row)) for _, row in part.iterrows()}
+    columns = ["encoder", "protocol"] if lone_recipe else ["encoder", "recipe", "protocol"]
+    return {row["arm"]: " ".join(row[columns]) for _, row in part.iterrows()}
 
 
 def _cut(text: str, width: int) -> str:

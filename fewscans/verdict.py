@@ -10,8 +10,8 @@ difference of one training,
                 training do together, so `patients` must not (as in Hillis 2007)
     excess      what folds, or seeds across folds, spread beyond the two; at least 0
 
-with Satterthwaite's degrees of freedom; among several arms no training part is taken below half of their mean. docs/notes/0003-verdicts.md says why, benchmarks/verdict_rule.py what the
-rule does where nothing differs.
+with Satterthwaite's degrees of freedom; among several arms no training part is taken below half of their mean.
+docs/notes/0003-verdicts.md says why, benchmarks/verdict_rule.py what the rule does where nothing differs.
 
 Shapes: K folds, D draws, S seeds, R resamples, A arms.
 """
@@ -71,7 +71,12 @@ class Difference:
 
 
 def paired_difference(
-    diff: float, cells: Floats, resampled: Floats, *, complete_labels: bool = False
+    diff: float,
+    cells: Floats,
+    resampled: Floats,
+    *,
+    complete_labels: bool = False,
+    shared_encoder: bool = False,
 ) -> Difference:
     """The difference with its variance.
 
@@ -85,6 +90,8 @@ def paired_difference(
         [D, S, R] difference of each training in each resample of the patients, folds joined.
     complete_labels
         All labels were used, so there is but one draw and draws add no variance.
+    shared_encoder
+        One pretraining serves all folds (transductive), so folds say nothing of its luck.
     """
     folds, draws, seeds = cells.shape
     trainings = draws * seeds
@@ -97,12 +104,19 @@ def paired_difference(
     total = patients + training + excess
     df = _satterthwaite(total, uncertainty + excess**2 / df_excess)
     one_factor = draws == 1 or seeds == 1
-    # One fold, one seed: the luck of that pretraining is in every draw. One fold, one draw: the same of its labels.
-    blind = folds == 1 and (seeds == 1 or (draws == 1 and not complete_labels))
+    # One pretraining, one fold: its luck is in every draw. One labelled subset, one fold: its luck is in every seed.
+    blind = seeds == 1 and (folds == 1 or shared_encoder)
+    blind |= draws == 1 and folds == 1 and not complete_labels
     return Difference(
-        diff, patients, training, excess, df, _satterthwaite(training, uncertainty),
-        alone=folds == 1 and one_factor, known=not blind,
-    )  # fmt: skip
+        diff,
+        patients,
+        training,
+        excess,
+        df,
+        _satterthwaite(training, uncertainty),
+        alone=folds == 1 and one_factor,
+        known=not blind,
+    )
 
 
 def _between_trainings(resampled: Floats) -> float:
@@ -138,7 +152,9 @@ def _two_way(cells: Floats) -> tuple[float, float]:
     ]
     draw, seed, left = (squares / df if df else 0.0 for squares, df in parts)
     variance = max(draw + seed - left, draw, seed) / cells.size
-    uncertainty = sum(ms**2 / df for ms, (_, df) in zip((draw, seed, left), parts, strict=True) if df)
+    uncertainty = sum(
+        ms**2 / df for ms, (_, df) in zip((draw, seed, left), parts, strict=True) if df
+    )
     return variance, uncertainty / cells.size**2
 
 
@@ -148,7 +164,7 @@ def _excess(cells: Floats, expected: float) -> tuple[float, int]:
     Folds: luck of a fold's training patients, or of its only pretraining. Seeds: luck that a seed has in every fold,
     as an untrained encoder's has.
     """
-    folds, draws, seeds = cells.shape
+    folds, _, seeds = cells.shape
     found = [(0.0, 1)]
     if folds > 1:
         found.append((float(cells.mean(axis=(1, 2)).var(ddof=1)) / folds - expected, folds - 1))
@@ -196,11 +212,15 @@ def joint_correlation(cells: Floats, resampled: Floats) -> Floats:
     scale = np.sqrt(np.diag(covariance))
     correlation = np.eye(arms)
     real = np.flatnonzero(scale > 0)
-    correlation[np.ix_(real, real)] = covariance[np.ix_(real, real)] / np.outer(scale[real], scale[real])
+    correlation[np.ix_(real, real)] = covariance[np.ix_(real, real)] / np.outer(
+        scale[real], scale[real]
+    )
     return correlation
 
 
-def simultaneous_level(correlation: Floats, alpha: float, *key: str | int, samples: int = 20_000) -> float:
+def simultaneous_level(
+    correlation: Floats, alpha: float, *key: str | int, samples: int = 20_000
+) -> float:
     """Level for each of A intervals so that all hold together with probability 1 - `alpha` (max-T).
 
     The largest of A correlated normal deviates is drawn `samples` times; its quantile is a level for a single

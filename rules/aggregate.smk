@@ -68,14 +68,23 @@ rule report:
         table=TABLE,
         scores=f"{R}/scores.parquet",
         contrasts=f"{R}/contrasts.parquet",
+        predictions=[PATHS.predictions(run) for run in ALL_RUNS],
+        embeddings=[PATHS.embeddings(run, "embeddings.parquet") for run in ALL_RUNS],
+        encoders=encoder_files(),
         audits=[PATHS.dataset(name, "audit", "findings.parquet") for name in CONFIG.datasets],
     output:
         page=report(REPORT, caption=caption("report"), category="Results"),
-        pictures=report(
-            [f for d in PLAN.evaluated for name in FIGURES for f in figure(d, name)[:1]],
-            caption=caption("figures"),
-            category="Figures",
-        ),
+        pictures=[
+            report(
+                figure(d, name)[0],
+                caption=caption(f"figures/{name}"),
+                category="Figures",
+                subcategory=d,
+                labels={"figure": name},
+            )
+            for d in PLAN.evaluated
+            for name in FIGURES
+        ],
         others=[f for d in PLAN.evaluated for name in FIGURES for f in figure(d, name)[1:]],
     log:
         "logs/report.log",

@@ -200,3 +200,10 @@ def caption(name):
 
 def figure(dataset, name):
     return [f"{R}/figures/{dataset}/{name}.{ending}" for ending in ("png", "pdf", "csv")]
+
+
+def encoder_files():
+    """What the report shows of encoders: history, views, reconstructions."""
+    keys = {PLAN.encoder_key(run) for run in ALL_RUNS if PLAN.encoders[run.encoder].pretrained}
+    shown = ["encoder.json", "history.parquet", "views.npz", "reconstructions.npz"]
+    return [PATHS.encoder(key, name) for key in sorted(keys) for name in shown]

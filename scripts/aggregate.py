@@ -29,9 +29,13 @@ def aggregate(arguments: argparse.Namespace, params: AggregateParams) -> dict[st
     try:
         plan = json.loads(Path(arguments.plan).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{arguments.plan}: no such file. Make it with `scripts/plan.py`.") from None
+        raise UserError(
+            f"{arguments.plan}: no such file. Make it with `scripts/plan.py`."
+        ) from None
     except json.JSONDecodeError as error:
-        raise UserError(f"{arguments.plan}: not valid JSON ({error}). Make it again with `scripts/plan.py`.") from None
+        raise UserError(
+            f"{arguments.plan}: not valid JSON ({error}). Make it again with `scripts/plan.py`."
+        ) from None
     with threadpool_limits(1):  # sums are split by threads; one, so that the last digit stays
         built = build(plan, params)
     scores, contrasts = as_frames(built)
@@ -44,17 +48,23 @@ def aggregate(arguments: argparse.Namespace, params: AggregateParams) -> dict[st
     write_text(path.with_suffix(".md"), markdown_table(table, metric))
     write_text(path.with_suffix(".tex"), latex_table(table, metric))
     write_csv(path, table)
-    verdicts = {str(name): int(n) for name, n in table["verdict"].value_counts().sort_index().items()}
+    verdicts = {
+        str(name): int(n) for name, n in table["verdict"].value_counts().sort_index().items()
+    }
     return {"rows": len(table), "verdicts": verdicts}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; an exit code."""
     made = cli.parser(__doc__ or "", AggregateParams)
-    made.add_argument("--plan", required=True, help="plan.json; its paths start at the working directory")
+    made.add_argument(
+        "--plan", required=True, help="plan.json; its paths start at the working directory"
+    )
     made.add_argument("--scores", required=True, help="scores.parquet to write")
     made.add_argument("--contrasts", required=True, help="contrasts.parquet to write")
-    made.add_argument("--table", required=True, help="CSV to write; .parquet (long), .md and .tex lie beside it")
+    made.add_argument(
+        "--table", required=True, help="CSV to write; .parquet (long), .md and .tex lie beside it"
+    )
     made.add_argument("--sidecar", help="JSON with settings, versions, seconds and facts")
     return cli.run(made, aggregate, argv, AggregateParams)
 

@@ -14,13 +14,22 @@ from fewscans.config.stages import ReportParams
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code of the report."""
     made = cli.parser(__doc__ or "", ReportParams)
-    made.add_argument("--plan", type=Path, required=True, help="plan.json; its paths start at the working directory")
+    made.add_argument(
+        "--plan",
+        type=Path,
+        required=True,
+        help="plan.json; its paths start at the working directory",
+    )
     made.add_argument("--scores", type=Path, required=True, help="scores.parquet")
     made.add_argument("--contrasts", type=Path, required=True, help="contrasts.parquet")
     made.add_argument("--table", type=Path, required=True, help="ablation_table.csv")
-    made.add_argument("--figures", type=Path, required=True, help="folder; FOLDER/DATASET/FIGURE.{pdf,png,csv} are written")
+    made.add_argument(
+        "--figures", type=Path, required=True, help="folder of the figures; FOLDER/DATASET/FIGURE.*"
+    )
     made.add_argument("--out", type=Path, required=True, help="the page, report.html")
-    made.add_argument("--sidecar", type=Path, help="also write settings and seconds to this JSON file")
+    made.add_argument(
+        "--sidecar", type=Path, help="also write settings and seconds to this JSON file"
+    )
     return cli.run(made, report, argv, ReportParams)
 
 

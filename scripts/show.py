@@ -47,9 +47,13 @@ def _metric(table: Path, given: str | None) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; an exit code."""
     made = cli.parser(__doc__ or "")
-    made.add_argument("place", nargs="?", metavar="TABLE", help=f"CSV of the table (without it {DEFAULT})")
+    made.add_argument(
+        "place", nargs="?", metavar="TABLE", help=f"CSV of the table (without it {DEFAULT})"
+    )
     made.add_argument("--table", help="the same as a flag")
-    made.add_argument("--plan", help="plan.json (without it the one beside the table, else work/plan.json)")
+    made.add_argument(
+        "--plan", help="plan.json (without it the one beside the table, else work/plan.json)"
+    )
     return cli.run(made, show, argv)
 
 

@@ -1,4 +1,4 @@
-"""Finished fine-tuning jobs that never ran, for scoring: labels, splits, predictions and embeddings that fit together."""
+"""Fine-tuning jobs that never ran, for scoring: labels, splits, predictions and embeddings that fit together."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ class Study:
             "recipes": {"s": {"size": 32}}, "encoders": {"simclr": {"method": "simclr", "backbone": "test_resnet"}},
             "budgets": ["10", "all"], "validation": {"folds": 3, "seeds": 1, "draws": 2}, **self.config,
         }  # fmt: skip
-        self.plan = as_json(expand(load(raw)), Paths("work", "results"), {"config": "c0", "code": "d0"})
+        self.plan = as_json(
+            expand(load(raw)), Paths("work", "results"), {"config": "c0", "code": "d0"}
+        )
         self.budgets = self.plan["budgets"]
         k = len(self.classes)
         rows = [
@@ -64,13 +66,16 @@ class Study:
         write_table(self.root / entry["labels"], "labels", self.cohort.drop(columns="fold"))
         self._write_splits(entry)
         for run in self.plan["runs"]:
-            self._write_run(run)
+            if run["arms"]:
+                self._write_run(run)
         write_json(self.root / "work/plan.json", self.plan)
 
     def _tested(self, fold: str) -> np.ndarray:
         # an official split tests every other patient
         if fold == "official":
-            return (self.cohort["patient"].str[1:].astype(int) // len(self.classes) % 2 == 0).to_numpy()
+            return (
+                self.cohort["patient"].str[1:].astype(int) // len(self.classes) % 2 == 0
+            ).to_numpy()
         return (self.cohort["fold"] == int(fold)).to_numpy()
 
     def _labelled(self, fold: str, budget: str, draw: int) -> pd.DataFrame:
@@ -79,7 +84,9 @@ class Study:
         if budget != "all":
             patients = patients[draw : draw + int(budget)]
         part = train[train["patient"].isin(patients)]
-        return part.assign(inner=part["patient"].map({p: i // 2 % 3 for i, p in enumerate(patients)}))
+        return part.assign(
+            inner=part["patient"].map({p: i // 2 % 3 for i, p in enumerate(patients)})
+        )
 
     def _draws(self, budget: str) -> range:
         return range(1 if budget == "all" else self.plan["config"]["validation"]["draws"])
@@ -122,8 +129,14 @@ class Study:
                     "digest": f"{key_of(*key):016x}",
                 })  # fmt: skip
         facts = {"task": "classification", "classes": self.classes, "runs": runs}
-        encoder = {"method": method, "device_seconds": 40.0 if run["encoder_folder"] else 0.0, "embedding_seconds": 1.0}
-        write_table(self.root / run["predictions"], "predictions", pd.concat(rows), encoder=encoder, **facts)
+        encoder = {
+            "method": method,
+            "device_seconds": 40.0 if run["encoder_folder"] else 0.0,
+            "embedding_seconds": 1.0,
+        }
+        write_table(
+            self.root / run["predictions"], "predictions", pd.concat(rows), encoder=encoder, **facts
+        )
         if run["embeddings"]:
             self._write_embeddings(run, test)
 
@@ -142,6 +155,11 @@ class Study:
         folder.mkdir(parents=True, exist_ok=True)
         target = test["target"].map(self.classes.index).to_numpy()
         rng = np.random.default_rng(key_of(run["encoder"], run["fold"], run["seed"]) % 2**63)
-        np.save(folder / "embeddings.npy", (rng.normal(size=(len(test), 4)) + target[:, None]).astype(np.float16))
-        frame = pd.DataFrame({"row": range(len(test)), "scan": test["scan"].to_numpy(), "role": "test"})
+        np.save(
+            folder / "embeddings.npy",
+            (rng.normal(size=(len(test), 4)) + target[:, None]).astype(np.float16),
+        )
+        frame = pd.DataFrame(
+            {"row": range(len(test)), "scan": test["scan"].to_numpy(), "role": "test"}
+        )
         write_table(folder / "embeddings.parquet", "embeddings", frame)

@@ -37,7 +37,9 @@ LAUNCH = (
 
 def find() -> str | None:
     """Path of chromium, or None where it is not installed."""
-    return next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
+    return next(
+        (path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None
+    )
 
 
 class Page:
@@ -47,7 +49,9 @@ class Page:
         self._to, self._back, self._buffer, self._number = to, back, b"", 0
         self.events: list[dict[str, Any]] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
@@ -87,25 +91,40 @@ class Page:
 
     def evaluate(self, expression: str) -> Any:
         """Value of an expression in the page."""
-        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        result = self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
     def size(self, width: int, height: int) -> None:
         """Size of the window, in CSS pixels."""
         self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 600,
         )
 
     def complaints(self) -> list[dict[str, Any]]:
         """Console errors and warnings, exceptions, and what the browser logged by itself (blocked or failed loads)."""
         self.evaluate("1")  # whatever was said before this answer has arrived
-        kinds = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded", "Network.loadingFailed")
+        kinds = (
+            "Runtime.exceptionThrown",
+            "Runtime.consoleAPICalled",
+            "Log.entryAdded",
+            "Network.loadingFailed",
+        )
         return [event for event in self.events if event.get("method") in kinds]
 
     def requests(self) -> list[str]:
         """Addresses that were asked for, data in the page itself apart."""
-        sent = [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
+        sent = [
+            e["params"]["request"]["url"]
+            for e in self.events
+            if e.get("method") == "Network.requestWillBeSent"
+        ]
         return [url for url in sent if not url.startswith("data:")]
 
 

@@ -22,9 +22,13 @@ def test_strata_keep_their_weight_in_every_resample() -> None:
 
 def test_resamples_follow_from_their_key_alone() -> None:
     one = resample_weights(["0", "0", "0", "1", "1"], 50, 3, "mine", "0")
-    np.testing.assert_array_equal(one, resample_weights(["0", "0", "0", "1", "1"], 50, 3, "mine", "0"))
+    np.testing.assert_array_equal(
+        one, resample_weights(["0", "0", "0", "1", "1"], 50, 3, "mine", "0")
+    )
     # another stratum beside it, or another order of strata, moves no group's draws
-    np.testing.assert_array_equal(one[:3], resample_weights(["1", "0", "0", "0"], 50, 3, "mine", "0")[1:])
+    np.testing.assert_array_equal(
+        one[:3], resample_weights(["1", "0", "0", "0"], 50, 3, "mine", "0")[1:]
+    )
     assert (one != resample_weights(["0", "0", "0", "1", "1"], 50, 4, "mine", "0")).any()
 
 
@@ -32,13 +36,17 @@ def test_resamples_follow_from_their_key_alone() -> None:
 def test_variance_of_a_mean_is_not_too_small_in_small_strata(m: int) -> None:
     values = np.random.default_rng(m).normal(size=m)
     means = values @ resample_weights(["x"] * m, 40_000, m) / m
-    assert means.var() == pytest.approx(values.var(ddof=1) / m, rel=0.03)  # and not (m - 1) / m of it
+    assert means.var() == pytest.approx(
+        values.var(ddof=1) / m, rel=0.03
+    )  # and not (m - 1) / m of it
 
 
 def test_percentiles_are_scipys_where_groups_are_many() -> None:
     values = np.random.default_rng(0).exponential(size=400)
     means = values @ resample_weights(["x"] * 400, 8000, 0) / 400
-    theirs = bootstrap((values,), np.mean, n_resamples=8000, method="percentile", rng=np.random.default_rng(1))
+    theirs = bootstrap(
+        (values,), np.mean, n_resamples=8000, method="percentile", rng=np.random.default_rng(1)
+    )
     width = theirs.confidence_interval.high - theirs.confidence_interval.low
     ours = percentile_interval(means, 0.95)
     assert ours == pytest.approx(tuple(theirs.confidence_interval), abs=0.05 * width)
@@ -74,7 +82,9 @@ def test_interval_near_one_holds_the_truth_with_few_patients() -> None:
         positive, score = _study(50, 0.96, rng)
         strata = np.where(positive, "1", "0").astype(object)
         v10, _ = delong.placements(positive, score)
-        variance = delong.influence_variance(delong.influence(positive, score, np.arange(50), 50), strata)
+        variance = delong.influence_variance(
+            delong.influence(positive, score, np.arange(50), 50), strata
+        )
         value = float(v10.mean())
         edge = (
             delong.logit_interval(value, variance, 0.95)

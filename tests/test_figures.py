@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
+import re
 import sys
 from pathlib import Path
 
@@ -14,9 +17,11 @@ from matplotlib.text import Text
 from sklearn.metrics import roc_auc_score
 
 from fewscans.config import ReportSettings
+from fewscans.contracts import write_table
 from fewscans.errors import UserError
 from fewscans.figures import (
     NAMES,
+    SUFFIXES,
     budget,
     draw_all,
     embeddings,
@@ -30,7 +35,7 @@ from fewscans.figures import (
     views,
 )
 from fewscans.figures.inputs import Results
-from tests.results_factory import ENCODERS, Made, make_results
+from tests.results_factory import ENCODERS, Made, make_plan, make_results
 
 DRAW = {
     "forest": forest.draw, "budget": budget.draw, "roc": roc.draw, "learning": learning.draw,
@@ -53,10 +58,14 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 @pytest.fixture(scope="module", params=["demo", "many", "one"])
-def any_results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
+def any_results(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Results:
     if request.param == "demo":
         return request.getfixturevalue("demo").read()
-    made = make_results(tmp_path_factory.mktemp(request.param), **(MANY if request.param == "many" else ONE))
+    made = make_results(
+        tmp_path_factory.mktemp(request.param), **(MANY if request.param == "many" else ONE)
+    )
     return made.read()
 
 
@@ -66,34 +75,36 @@ def laid_out(figure: Figure) -> list[tuple[Text, np.ndarray]]:
     style.lay_out(figure)
     figure.draw_without_rendering()
     texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
-    # Hidden axes keep their tick labels: only what is drawn has an axes that is seen.
-    texts = [t for t in texts if t.axes is None or (t.axes.get_visible() and t.axes.axison) or t in t.axes.texts]
+    # Hidden axes keep their texts, and axes keep tick labels that lie outside of the view: these are not drawn.
+    ticks = {
+        id(label) for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for label in _labels(axis.majorTicks)
+    }  # fmt: skip
+    drawn = {
+        id(label) for axes in figure.axes if axes.get_visible() and axes.axison
+        for axis in (axes.xaxis, axes.yaxis) for label in _labels(axis._update_ticks())
+    }  # fmt: skip
+    texts = [
+        t
+        for t in texts
+        if (id(t) in drawn if id(t) in ticks else t.axes is None or t.axes.get_visible())
+    ]
     return [(t, t.get_window_extent(renderer).get_points()) for t in texts]
 
 
-def drawn_ticks(figure: Figure) -> set[int]:
-    """Tick labels that lie outside of the view, or are switched off, are made but not drawn."""
-    unseen = set()
-    for axes in figure.axes:
-        for axis, (low, high) in ((axes.xaxis, sorted(axes.get_xlim())), (axes.yaxis, sorted(axes.get_ylim()))):
-            on = axis.get_tick_params().get("labelbottom", axis.get_tick_params().get("labelleft", True))
-            for tick in axis.get_major_ticks():
-                seen = on and low <= tick.get_loc() <= high
-                unseen |= set() if seen else {id(tick.label1)}
-                unseen.add(id(tick.label2))
-    return unseen
+def _labels(ticks: list) -> list[Text]:
+    return [label for tick in ticks for label in (tick.label1, tick.label2)]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_text_is_large_enough_within_the_page_and_does_not_overlap(any_results: Results, name: str) -> None:
+def test_text_is_large_enough_within_the_page_and_does_not_overlap(
+    any_results: Results, name: str
+) -> None:
     with style.look() as look:
         figure, _ = DRAW[name](any_results, "phantom", look)
         boxes = laid_out(figure)
-    unseen = drawn_ticks(figure)
-    boxes = [(text, box) for text, box in boxes if id(text) not in unseen]
     assert style.NARROW_INCH <= figure.get_size_inches()[0] <= style.WIDE_INCH + 0.01
     assert min(text.get_fontsize() for text, _ in boxes) >= 7
-    edge = figure.bbox.get_points() + [[-1.5, -1.5], [1.5, 1.5]]
+    edge = figure.bbox.padded(1.5).get_points()
     outside = [t.get_text() for t, b in boxes if (b[0] < edge[0]).any() or (b[1] > edge[1]).any()]
     assert outside == []
     overlapping = []
@@ -105,19 +116,29 @@ def test_text_is_large_enough_within_the_page_and_does_not_overlap(any_results: 
     assert overlapping == []
 
 
-def test_all_files_are_made_and_the_same_numbers_give_the_same_bytes(demo: Made, tmp_path: Path) -> None:
+def test_all_files_are_made_and_the_same_numbers_give_the_same_bytes(
+    demo: Made, tmp_path: Path
+) -> None:
     results = demo.read()
-    for folder in ("first", "second"):
-        pngs = draw_all(results, "phantom", tmp_path / folder, ReportSettings())
-        assert list(pngs) == list(NAMES)
-    for one, two in zip(paths_of(tmp_path / "first", "phantom"), paths_of(tmp_path / "second", "phantom"), strict=True):
-        assert one.read_bytes() == two.read_bytes(), one.name
-        assert len(one.read_bytes()) > 30
-    assert {p.name for p in (tmp_path / "first/phantom").iterdir()} == {p.name for p in paths_of(".", "phantom")}
-    text = (tmp_path / "first/phantom/forest.pdf").read_bytes()
+    pngs = draw_all(results, "phantom", tmp_path, ReportSettings())
+    assert list(pngs) == list(NAMES)
+    assert {p.name for p in (tmp_path / "phantom").iterdir()} == {
+        p.name for p in paths_of(".", "phantom")
+    }
+    for name in ("forest", "embeddings", "views"):  # lines and text, t-SNE, pictures
+        with style.look() as look:
+            style.save(*DRAW[name](results, "phantom", look), tmp_path / "again" / name)
+        for suffix in SUFFIXES:
+            first, again = (
+                tmp_path / f"phantom/{name}.{suffix}",
+                tmp_path / f"again/{name}.{suffix}",
+            )
+            assert first.read_bytes() == again.read_bytes(), again.name
+    text = (tmp_path / "phantom/forest.pdf").read_bytes()
+    assert text.startswith(b"%PDF")
     assert b"CreationDate" not in text
     assert b"Matplotlib" not in text
-    assert b"Software" not in (tmp_path / "first/phantom/forest.png").read_bytes()
+    assert b"Software" not in (tmp_path / "phantom/forest.png").read_bytes()
 
 
 def test_another_palette_changes_no_number(demo: Made) -> None:
@@ -133,12 +154,17 @@ def test_another_palette_changes_no_number(demo: Made) -> None:
 
 
 def test_a_palette_that_is_not_one_is_said_in_words() -> None:
-    with pytest.raises(UserError, match=r"report\.palette.*'rainbwo' is not a seaborn palette"), style.look("rainbwo"):
+    with (
+        pytest.raises(UserError, match=r"report\.palette.*'rainbwo' is not a seaborn palette"),
+        style.look("rainbwo"),
+    ):
         pass
 
 
 def test_no_colour_stands_alone() -> None:
-    assert len(set(style.PROTOCOLS.values())) == len({marker for marker, _ in style.PROTOCOLS.values()})
+    assert len(set(style.PROTOCOLS.values())) == len(
+        {marker for marker, _ in style.PROTOCOLS.values()}
+    )
     assert len({line for _, line in style.PROTOCOLS.values()}) == len(style.PROTOCOLS)
     kinds = [(kind["marker"], kind["filled"]) for kind in forest.VERDICTS.values()]
     assert len(set(kinds)) == len(kinds)
@@ -156,6 +182,41 @@ def test_numbers_behind_forest_and_budget_are_those_of_the_tables(demo: Made) ->
     both = curves.merge(results.scores, on=["arm", "budget"], suffixes=("", "_told"))
     np.testing.assert_array_equal(both["value"], both["value_told"])
     assert set(curves.arm) == set(results.arms)
+
+
+def test_one_wild_interval_does_not_squeeze_the_others(demo: Made) -> None:
+    results = demo.read()
+    told = results.contrasts.copy()
+    told.loc[0, ["low", "high"]] = [-1.8, 1.7]
+    with style.look() as look:
+        figure, numbers = forest.draw(dataclasses.replace(results, contrasts=told), "phantom", look)
+    low, high = figure.axes[1].get_xlim()
+    assert low > -0.5
+    assert high < 0.5
+    arrows = [
+        line for axes in figure.axes for line in axes.get_lines() if line.get_marker() in ("<", ">")
+    ]
+    assert len(arrows) == 2
+    assert numbers["high"].max() == 1.7  # the numbers behind are as they are
+
+
+def test_scores_of_single_classes_are_left_out(demo: Made, tmp_path: Path) -> None:
+    scores = pd.read_parquet(demo.scores)
+    write_table(
+        tmp_path / "scores.parquet",
+        "scores",
+        pd.concat([scores, scores.assign(**{"class": "benign", "value": 9.0})]),
+    )
+    found = dataclasses.replace(demo, scores=tmp_path / "scores.parquet").read().scores
+    assert len(found) == len(scores)
+    assert found["value"].max() <= 1
+
+
+def test_the_workflow_declares_these_figures() -> None:
+    text = (Path(__file__).resolve().parents[1] / "rules/common.smk").read_text()
+    declared = re.search(r"^FIGURES = (\[.*\])$", text, flags=re.MULTILINE)
+    assert declared
+    assert set(ast.literal_eval(declared[1])) == set(NAMES)
 
 
 def test_where_there_is_nothing_to_show_the_figure_says_so(tmp_path: Path) -> None:
@@ -183,7 +244,7 @@ def test_class_names_from_outside_are_shown_as_they_are(name: str) -> None:
     assert len(kept) <= 40
 
 
-# -- ROC ---------------------------------------------------------------------------------------------------------------
+# -- ROC -----------------------------------------------------------------------------------------
 
 
 def area(curve: np.ndarray) -> float:
@@ -204,7 +265,9 @@ def test_area_under_a_curve_is_the_auroc(n_negative: int, decimals: int) -> None
 
 
 def test_patients_count_once_with_the_mean_over_their_scans() -> None:
-    part = pd.DataFrame({"patient": ["a", "a", "b", "b"], "target": [1, 1, 0, 1], "scan": list("wxyz")})
+    part = pd.DataFrame(
+        {"patient": ["a", "a", "b", "b"], "target": [1, 1, 0, 1], "scan": list("wxyz")}
+    )
     part["prob"] = [[0.2, 0.8], [0.6, 0.4], [0.9, 0.1], [0.3, 0.7]]
     target, prob = roc.by_unit(part, "patient")
     found = sorted(zip(target.tolist(), prob[:, 1].round(6).tolist(), strict=True))
@@ -218,7 +281,8 @@ def test_curves_are_averaged_over_folds_not_scores() -> None:
     for fold, shift in (("0", 0.0), ("1", 0.5)):
         for i, target in enumerate([0, 0, 1, 1]):
             p = shift + 0.1 * (i + 1)
-            rows.append({"fold": fold, "seed": 0, "draw": 0, "patient": f"{fold}{i}", "target": target, "prob": [1 - p, p]})
+            key = {"fold": fold, "seed": 0, "draw": 0, "patient": f"{fold}{i}"}
+            rows.append({**key, "target": target, "prob": [1 - p, p]})
     mean, low, high, n = roc.mean_curve(pd.DataFrame(rows), "patient")
     assert n == 2
     np.testing.assert_array_equal(mean, 1)
@@ -226,12 +290,14 @@ def test_curves_are_averaged_over_folds_not_scores() -> None:
 
 
 def test_a_fold_with_one_class_gives_no_curve() -> None:
-    rows = pd.DataFrame({"fold": "0", "seed": 0, "draw": 0, "patient": ["a", "b"], "target": [1, 1]})
+    rows = pd.DataFrame(
+        {"fold": "0", "seed": 0, "draw": 0, "patient": ["a", "b"], "target": [1, 1]}
+    )
     rows["prob"] = [[0.5, 0.5], [0.2, 0.8]]
     assert roc.mean_curve(rows, "patient") is None
 
 
-# -- embeddings ----------------------------------------------------------------------------------------------------------
+# -- embeddings ----------------------------------------------------------------------------------
 
 
 def test_embeddings_show_test_scans_of_one_fold_only(demo: Made) -> None:
@@ -253,7 +319,9 @@ def test_tsne_of_any_shape_and_the_same_each_time(shape: tuple[int, int]) -> Non
 
 
 def test_collapsed_embeddings_are_drawn_too() -> None:
-    assert np.isfinite(embeddings.tsne(embeddings._standardised(np.ones((10, 4), np.float32)))).all()
+    assert np.isfinite(
+        embeddings.tsne(embeddings._standardised(np.ones((10, 4), np.float32)))
+    ).all()
 
 
 def test_umap_that_is_not_installed_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,13 +330,16 @@ def test_umap_that_is_not_installed_is_said_in_words(monkeypatch: pytest.MonkeyP
         embeddings.umap(np.zeros((10, 3)))
 
 
-# -- names -----------------------------------------------------------------------------------------------------------------
+# -- names ---------------------------------------------------------------------------------------
 
 
-def test_names_say_what_differs_and_never_collide(tmp_path: Path) -> None:
-    results = make_results(tmp_path, **MANY).read()
-    shown = {results.names.arm(arm) for arm in results.arms}
-    assert len(shown) == len(results.arms)
+def test_names_say_what_differs_and_never_collide() -> None:
+    plan = make_plan(
+        **{key: value for key, value in MANY.items() if key not in ("classes", "n_patients")}
+    )
+    made = names.Names(plan)
+    shown = {made.arm(arm) for arm in made.arms}
+    assert len(shown) == len(made.arms)
     assert "SimCLR · linear probe" in shown
     assert f"SimCLR, epochs{names.NBSP}50, size{names.NBSP}64 · fine-tuned" in shown
     assert "random, frozen (test_vit) · linear probe" in shown
@@ -285,6 +356,12 @@ def test_numbers_as_a_reader_expects_them(value: float | None, sign: bool, text:
 
 
 def test_budgets_in_order_of_what_they_hold() -> None:
-    assert sorted(["all", "50%", "12", "100", "5%"], key=names.budget_order) == ["12", "100", "5%", "50%", "all"]
+    assert sorted(["all", "50%", "12", "100", "5%"], key=names.budget_order) == [
+        "12",
+        "100",
+        "5%",
+        "50%",
+        "all",
+    ]
     assert names.with_labels("all", 98.4) == "all labelled patients (98)"
     assert names.with_labels("12", 12) == "12 labelled patients"

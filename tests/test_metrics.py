@@ -23,7 +23,6 @@ from fewscans.clusters import cluster_indices, fold_indices
 from fewscans.contracts import write_table
 from fewscans.errors import UserError
 from fewscans.metrics import (
-    confusion,
     counting_by_class,
     counting_points,
     counting_values,
@@ -39,14 +38,20 @@ from fewscans.metrics import (
 def test_weighted_ranking_is_sklearns(seed: int, n: int, levels: int) -> None:
     rng = np.random.default_rng(seed)
     target = np.append([0, 1], rng.integers(0, 2, n - 2))
-    score = np.round(rng.normal(size=n) + target, 3) if levels == 1000 else rng.integers(0, levels, n) / levels
+    score = (
+        np.round(rng.normal(size=n) + target, 3)
+        if levels == 1000
+        else rng.integers(0, levels, n) / levels
+    )
     weights = rng.integers(0, 3, (n, 4)).astype(float)
     weights[:2] += 1  # both classes are there
     auroc, precision = weighted_ranking(target == 1, score, weights)
     for r in range(4):
         w = weights[:, r]
         assert auroc[r] == pytest.approx(roc_auc_score(target, score, sample_weight=w), abs=1e-12)
-        assert precision[r] == pytest.approx(average_precision_score(target, score, sample_weight=w), abs=1e-12)
+        assert precision[r] == pytest.approx(
+            average_precision_score(target, score, sample_weight=w), abs=1e-12
+        )
 
 
 def test_number_of_resamples_at_once_changes_no_bit() -> None:
@@ -64,7 +69,9 @@ def test_ranking_points_of_three_classes_are_one_against_the_rest() -> None:
     target, prob = rng.integers(0, 3, 90), rng.dirichlet([1, 1, 1], 90)
     found = ranking_points(target, prob)
     assert found["auroc"].mean() == pytest.approx(roc_auc_score(target, prob, multi_class="ovr"))
-    assert found["average_precision"].mean() == pytest.approx(average_precision_score(np.eye(3)[target], prob))
+    assert found["average_precision"].mean() == pytest.approx(
+        average_precision_score(np.eye(3)[target], prob)
+    )
     assert positives(2) == [1]
     assert positives(3) == [0, 1, 2]
 
@@ -80,7 +87,7 @@ def test_counting_metrics_are_sklearns(n_classes: int) -> None:
     rng = np.random.default_rng(n_classes)
     target = np.append(np.arange(n_classes), rng.integers(0, n_classes, 40))
     predicted = rng.integers(0, n_classes - 1, len(target))  # the last class is never predicted
-    counts = confusion(target, predicted, n_classes)
+    counts = confusion_matrix(target, predicted).astype(float)
     macro = precision_recall_fscore_support(target, predicted, average="macro", zero_division=0.0)
     expected = {
         "accuracy": accuracy_score(target, predicted), "balanced_accuracy": balanced_accuracy_score(target, predicted),
@@ -122,7 +129,9 @@ def test_placements_count_pairs(seed: int) -> None:
     positive = np.append([True, False], rng.random(20) < 0.4)
     score = rng.integers(0, 6, 22) / 5
     v10, v01 = delong.placements(positive, score)
-    wins = (score[positive][:, None] > score[~positive]) + 0.5 * (score[positive][:, None] == score[~positive])
+    wins = (score[positive][:, None] > score[~positive]) + 0.5 * (
+        score[positive][:, None] == score[~positive]
+    )
     np.testing.assert_allclose(v10, wins.mean(axis=1))
     np.testing.assert_allclose(v01, wins.mean(axis=0))
     assert v10.mean() == pytest.approx(roc_auc_score(positive, score))
@@ -161,7 +170,10 @@ def test_cluster_indices_are_sklearns_on_standardised_features() -> None:
     x = (values[:, :4] - values[:, :4].mean(axis=0)) / values[:, :4].std(axis=0)
     found = cluster_indices(values, labels)
     assert found == pytest.approx(
-        {"silhouette": silhouette_score(x, labels), "davies_bouldin": davies_bouldin_score(x, labels)}
+        {
+            "silhouette": silhouette_score(x, labels),
+            "davies_bouldin": davies_bouldin_score(x, labels),
+        }
     )
     assert cluster_indices(values * [1, 1000, 1, 1, 1], labels) == pytest.approx(found)
     assert np.isnan(cluster_indices(values, np.zeros(30, int))["silhouette"])
@@ -174,7 +186,9 @@ def test_only_labelled_test_scans_are_clustered(tmp_path) -> None:
     scans = [f"s{i:02d}" for i in range(20)]
     roles = ["test"] * 12 + ["train"] * 8
     write_table(
-        tmp_path / "embeddings.parquet", "embeddings", pd.DataFrame({"row": range(20), "scan": scans, "role": roles})
+        tmp_path / "embeddings.parquet",
+        "embeddings",
+        pd.DataFrame({"row": range(20), "scan": scans, "role": roles}),
     )
     targets = {scan: i % 2 for i, scan in enumerate(scans[:10])}
     expected = cluster_indices(values[:10].astype(np.float32), np.arange(10) % 2)

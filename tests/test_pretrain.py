@@ -127,7 +127,7 @@ def test_digest_is_of_content_not_of_names(place):
         "name": make_params().model_copy(update={"encoder": "other"}),
         "dataset": make_params().model_copy(update={"dataset": "other"}),
         "checkpoints": make_params(checkpoint_minutes=1.0),
-        "what is the default": make_params(lr=2e-3 * 4 / 256, strength=1.0),
+        "what is the default": make_params(lr=4e-3 * 4 / 256, strength=1.0),
     }
     other = {
         "seed": make_params(seed=1), "fold": make_params(fold="1"), "epochs": make_params(epochs=3),

@@ -32,8 +32,18 @@ def test_verdict(low: float, high: float, said: str) -> None:
 
 
 def _layout(
-    reps: int, folds: int, draws: int, seeds: int, *, patient: float, draw: float = 0.0, seed: float = 0.0,
-    free: float = 0.0, fold: float = 0.0, joint: float = 0.0, rng_seed: int = 0,
+    reps: int,
+    folds: int,
+    draws: int,
+    seeds: int,
+    *,
+    patient: float,
+    draw: float = 0.0,
+    seed: float = 0.0,
+    free: float = 0.0,
+    fold: float = 0.0,
+    joint: float = 0.0,
+    rng_seed: int = 0,
 ):
     """Differences whose variance is known: (cells, resampled) of many studies, from normal parts.
 
@@ -43,7 +53,11 @@ def _layout(
     for _ in range(reps):
         n = rng.standard_normal
         common, own = patient * n((folds, 1, 1)), joint * n((folds, draws, seeds))
-        luck = draw * n((folds, draws, 1)) + seed * n((folds, 1, seeds)) + free * n((folds, draws, seeds))
+        luck = (
+            draw * n((folds, draws, 1))
+            + seed * n((folds, 1, seeds))
+            + free * n((folds, draws, seeds))
+        )
         cells = common + own + luck + fold * n((folds, 1, 1))
         moves = patient * n((folds, 1, 1, 400)) + joint * n((folds, draws, seeds, 400))
         yield cells, (cells[..., None] + moves).mean(axis=0)
@@ -64,13 +78,17 @@ def test_variance_is_not_too_small_and_standard_errors_hold(folds, draws, seeds,
         for cells, resampled in _layout(400, folds, draws, seeds, **parts)
     ]
     truth = np.var([one.diff for one in found], ddof=1)
-    assert np.mean([one.se**2 for one in found]) > 0.95 * truth  # excess is cut at 0, so it errs upwards
+    assert (
+        np.mean([one.se**2 for one in found]) > 0.95 * truth
+    )  # excess is cut at 0, so it errs upwards
     misses = np.mean([abs(one.diff) > one.half_width(0.05) for one in found])
     assert misses <= 0.06
 
 
 def test_parts_of_one_study_by_formula() -> None:
-    cells = np.array([[[1.0], [3.0]], [[2.0], [2.0]], [[4.0], [0.0]]])  # 3 folds, 2 draws, 1 seed; fold means are equal
+    cells = np.array(
+        [[[1.0], [3.0]], [[2.0], [2.0]], [[4.0], [0.0]]]
+    )  # 3 folds, 2 draws, 1 seed; fold means are equal
     rng = np.random.default_rng(0)
     moves = rng.standard_normal(1000)
     resampled = np.stack([[moves], [2 * moves]])
@@ -79,7 +97,9 @@ def test_parts_of_one_study_by_formula() -> None:
     # within folds: squares 2 + 0 + 8 over 3 degrees of freedom; mean over 6 cells
     assert found.training == pytest.approx(10 / 3 / 6)
     assert found.excess == 0
-    assert found.smallest_detectable == pytest.approx(2.8 * np.sqrt(found.patients + found.training))
+    assert found.smallest_detectable == pytest.approx(
+        2.8 * np.sqrt(found.patients + found.training)
+    )
     assert found.known
 
 
@@ -99,13 +119,18 @@ def test_spread_between_trainings_must_be_seen(folds, draws, seeds, complete, kn
     rng = np.random.default_rng(0)
     cells, resampled = rng.normal(size=(folds, draws, seeds)), rng.normal(size=(draws, seeds, 50))
     assert paired_difference(0.1, cells, resampled, complete_labels=complete).known is known
+    # one transductive encoder for all folds: they say nothing of its luck
+    shared = paired_difference(0.1, cells, resampled, complete_labels=complete, shared_encoder=True)
+    assert shared.known is (known and seeds > 1)
 
 
 def test_the_same_predictions_differ_by_nothing() -> None:
     found = paired_difference(0.0, np.zeros((3, 2, 1)), np.zeros((2, 1, 100)))
     assert found.se == 0
     assert found.half_width(0.05) == 0
-    assert joint_intervals([found], joint_correlation(np.zeros((1, 3, 2, 1)), np.zeros((1, 100))), 0.05) == [(0, 0)]
+    assert joint_intervals(
+        [found], joint_correlation(np.zeros((1, 3, 2, 1)), np.zeros((1, 100))), 0.05
+    ) == [(0, 0)]
 
 
 def test_simultaneous_level_between_one_interval_and_sidak() -> None:
@@ -143,7 +168,10 @@ def test_simulation_ranks_as_the_package_does(benchmark: ModuleType) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("n", "folds", "draws", "seeds", "arms"), [(150, 3, 2, 1, 1), (150, 5, 3, 3, 1), (150, 3, 2, 1, 8)])
+@pytest.mark.parametrize(
+    ("n", "folds", "draws", "seeds", "arms"),
+    [(150, 3, 2, 1, 1), (150, 5, 3, 3, 1), (150, 3, 2, 1, 8)],
+)
 def test_false_verdicts_are_rare(benchmark: ModuleType, n, folds, draws, seeds, arms) -> None:
     """The whole rule under a null with an ordinary spread between trainings; 400 studies, standard error 1 %."""
     row = benchmark.run((benchmark.Scenario(n, folds, draws, seeds, arms=arms, spread=0.04), 400))

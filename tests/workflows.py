@@ -15,7 +15,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 SNAKEMAKE = [sys.executable, "-m", "snakemake"]
-PARTS = ["Snakefile", "rules", "scripts", "fewscans", "profiles", "config", "report"]
+PARTS = ["Snakefile", "rules", "scripts", "fewscans", "profiles", "config", "envs", "report"]
 TIME_COLUMNS = ["device_seconds"]
 
 CONFIG = {

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import sklearn
 
 from fewscans.aggregate.contrast import contrast_rows
 from fewscans.aggregate.inputs import Dataset, read_datasets
@@ -35,7 +36,9 @@ class Built:
     """Data set x arm x budget x unit: counts, flags, seconds, indices, digests."""
 
 
-def build(plan: Mapping[str, Any], params: AggregateParams, root: str | os.PathLike[str] = ".") -> Built:
+def build(
+    plan: Mapping[str, Any], params: AggregateParams, root: str | os.PathLike[str] = "."
+) -> Built:
     """Score everything that `plan` names; files lie below `root`.
 
     Raises
@@ -47,8 +50,12 @@ def build(plan: Mapping[str, Any], params: AggregateParams, root: str | os.PathL
     for data in read_datasets(plan, root):
         began = time.perf_counter()
         indices = _cluster_indices(plan, data, Path(root))
-        for block in make_blocks(data, list(params.score.units), params.score.resamples, params.seed):
-            _build_block(plan, params, data, block, indices, built)
+        # Reading has checked what scikit-learn would check again at each of thousands of calls.
+        with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
+            for block in make_blocks(
+                data, list(params.score.units), params.score.resamples, params.seed
+            ):
+                _build_block(plan, params, data, block, indices, built)
         runs = len(data.runs)
         log.info("%s: %d runs scored in %.1f s", data.name, runs, time.perf_counter() - began)
     return built
@@ -61,8 +68,12 @@ def budgets_of(plan: Mapping[str, Any], data: Dataset) -> list[str]:
 
 
 def _build_block(
-    plan: Mapping[str, Any], params: AggregateParams, data: Dataset, block: Block,
-    indices: dict[tuple[str, str], dict[str, float]], built: Built,
+    plan: Mapping[str, Any],
+    params: AggregateParams,
+    data: Dataset,
+    block: Block,
+    indices: dict[tuple[str, str], dict[str, float | None]],
+    built: Built,
 ) -> None:
     arms = [arm["arm"] for arm in plan["arms"]]
     baselines = {arm["arm"]: arm["baseline_arm"] for arm in plan["arms"]}
@@ -77,13 +88,18 @@ def _build_block(
                 scored[arm] = score(block, trainings)
         place = {"dataset": block.dataset, "budget": budget, "unit": block.unit}
         for arm, found in scored.items():
-            built.scores += [{**place, "arm": arm, **row} for row in score_rows(block, found, confidence)]
+            built.scores += [
+                {**place, "arm": arm, **row} for row in score_rows(block, found, confidence)
+            ]
         contrasts = contrast_rows(
             scored, baselines, budget, smallest_gain=compare.smallest_gain, confidence=confidence,
             key=(params.seed, block.dataset, block.unit),
+            transductive={arm["arm"] for arm in plan["arms"] if arm.get("transductive")},
         )  # fmt: skip
         built.contrasts += [{**place, **row} for row in contrasts]
-        told = {row["arm"]: row["flags"].split() for row in contrasts if row["metric"] == compare.metric}
+        told = {
+            row["arm"]: row["flags"].split() for row in contrasts if row["metric"] == compare.metric
+        }
         for arm, found in scored.items():
             row = _facts(plan, data, block, arm, budget, found)
             row["flags"] |= set(told.get(arm, []))
@@ -101,7 +117,12 @@ def _facts(
     """Counts, flags, seconds and digests of a row."""
     entry = next(one for one in plan["arms"] if one["arm"] == arm)
     runs = data.runs[(data.runs["arm"] == arm) & (data.runs["budget"] == budget)]
-    flags = {flag for stated in runs["flags"] for flag in stated} | scored.flags | block.flags | data.flags
+    flags = (
+        {flag for stated in runs["flags"] for flag in stated}
+        | scored.flags
+        | block.flags
+        | data.flags
+    )
     if entry.get("transductive"):
         flags.add("transductive")
     columns = plan.get("config", {}).get("datasets", {}).get(data.name, {}).get("columns", {})
@@ -121,11 +142,12 @@ def _facts(
 
 
 def _encoder_seconds(plan: Mapping[str, Any], data: Dataset, entry: Mapping[str, Any]) -> float:
-    """This row's share of the seconds of its encoders: equal parts for each protocol and budget that uses them."""
+    """Share of a row in the seconds of its encoders: equal parts for each protocol and budget that uses them."""
     seconds: dict[str, float] = {}
     users = 0
+    wanted = (data.name, entry["encoder"], entry["recipe"])
     for run in plan["runs"]:
-        if (run["dataset"], run["encoder"], run["recipe"]) != (data.name, entry["encoder"], entry["recipe"]):
+        if (run["dataset"], run["encoder"], run["recipe"]) != wanted:
             continue
         facts = data.encoders.get((run["encoder"], run["recipe"], run["fold"], run["seed"]), {})
         place = f"{run['fold']}/{run['seed']}"
@@ -137,7 +159,9 @@ def _encoder_seconds(plan: Mapping[str, Any], data: Dataset, entry: Mapping[str,
     return sum(seconds.values()) / max(1, users * budgets)
 
 
-def _cluster_indices(plan: Mapping[str, Any], data: Dataset, root: Path) -> dict[tuple[str, str], dict[str, float]]:
+def _cluster_indices(
+    plan: Mapping[str, Any], data: Dataset, root: Path
+) -> dict[tuple[str, str], dict[str, float | None]]:
     """(arm, budget) -> clustering indices, means over folds and seeds.
 
     A frozen encoder's embeddings are those of its probes, at every budget, and not of its fine-tuned arm. Scratch has
@@ -146,7 +170,9 @@ def _cluster_indices(plan: Mapping[str, Any], data: Dataset, root: Path) -> dict
     targets: dict[str, dict[str, int]] = {}
     test = data.rows[data.rows["role"] == "test"][["fold", "scan", "target"]].drop_duplicates()
     for fold, part in test.groupby("fold", observed=True):
-        targets[str(fold)] = dict(zip(part["scan"].astype(str), part["target"].astype(int), strict=True))
+        targets[str(fold)] = dict(
+            zip(part["scan"].astype(str), part["target"].astype(int), strict=True)
+        )
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
     for run in plan["runs"]:
         if run["dataset"] == data.name and run["arms"] and run.get("embeddings"):
@@ -154,12 +180,12 @@ def _cluster_indices(plan: Mapping[str, Any], data: Dataset, root: Path) -> dict
             found.setdefault((run["encoder"], run["recipe"]), []).append(values)
     sizes = data.runs.groupby("budget")["n_labelled_scans"].mean().to_dict()
     largest = max(sizes, key=lambda name: (name == "all", sizes[name]))
-    placed = {}
+    placed: dict[tuple[str, str], dict[str, float | None]] = {}
     for arm in plan["arms"]:
-        values = found.get((arm["encoder"], arm["recipe"]))
-        if not values:
+        parts = found.get((arm["encoder"], arm["recipe"]))
+        if not parts:
             continue
-        mean = {name: _mean([one[name] for one in values]) for name in INDICES}
+        mean = {name: _mean([one[name] for one in parts]) for name in INDICES}
         frozen = ENCODERS[plan["encoders"][arm["encoder"]]["method"]].protocols != ("finetune",)
         if frozen and arm["protocol"] != "finetune":
             placed.update({(arm["arm"], budget): mean for budget in sizes})

@@ -22,6 +22,20 @@ SHOWN = 12  # problems of one kind
 RUN = ["arm", "budget", "draw", "fold", "seed"]
 TEXTS = ["arm", "budget", "fold", "role", "scan", "patient", "group"]
 SCANS = ["scan", "patient", "group", "target"]
+# What makes a state of labels or splits; the rest (paths, reasons) may change without changing a score.
+SAID = [
+    "scan",
+    "patient",
+    "group",
+    "target",
+    "status",
+    "pixel_sha256",
+    "fold",
+    "role",
+    "budget",
+    "draw",
+    "inner",
+]
 READ = [*TEXTS, "dataset", "condition", "draw", "seed", "inner", "target"]
 
 
@@ -57,7 +71,9 @@ def read_datasets(plan: Mapping[str, Any], root: str | os.PathLike[str] = ".") -
         (classes, test scans, labels, splits), so that no table mixes results of two states of the data.
     """
     root = Path(root)
-    problems = Problems("predictions are missing; run the workflow, or `scripts/finetune.py`, first")
+    problems = Problems(
+        "predictions are missing; run the workflow, or `scripts/finetune.py`, first"
+    )
     for run in plan["runs"]:
         if run["arms"] and not (root / run["predictions"]).is_file():
             problems.add(run["predictions"], "no such file")
@@ -84,13 +100,18 @@ def _read_dataset(plan: Mapping[str, Any], name: str, root: Path) -> Dataset:
         path = root / run["predictions"]
         table, metadata = _read_file(path, run, problems)
         classes.setdefault(tuple(metadata.get("classes", ())), run["predictions"])
-        encoders[run["encoder"], run["recipe"], run["fold"], run["seed"]] = metadata.get("encoder", {})
+        encoders[run["encoder"], run["recipe"], run["fold"], run["seed"]] = metadata.get(
+            "encoder", {}
+        )
         runs += metadata.get("runs", [])
         if table is not None:
             tables.append(table)
     if len(classes) > 1:
         for found, where in classes.items():
-            problems.add(where, f"has the classes {', '.join(found) or '(none)'}. Classes changed; fine-tune again.")
+            problems.add(
+                where,
+                f"has the classes {', '.join(found) or '(none)'}. Classes changed; fine-tune again.",
+            )
     _raise_some(problems)
     if not tables:
         problems.add(name, "the plan has no run for it")
@@ -102,18 +123,28 @@ def _read_dataset(plan: Mapping[str, Any], name: str, root: Path) -> Dataset:
     _check_runs(rows, facts, problems)
     _check_scans(rows, facts, labels, list(next(iter(classes))), folds, budgets, problems)
     _raise_some(problems)
-    stated = read_metadata(root / plan["datasets"][name]["labels"]).get("flags", []) if len(labels) else []
-    twins = labels.loc[labels["twin"].fillna(False).astype(bool), "scan"] if "twin" in labels else []
+    stated = (
+        read_metadata(root / plan["datasets"][name]["labels"]).get("flags", [])
+        if len(labels)
+        else []
+    )
+    twins = (
+        labels.loc[labels["twin"].fillna(False).astype(bool), "scan"] if "twin" in labels else []
+    )
     return Dataset(
         name, list(next(iter(classes))), rows, prob, facts, encoders, frozenset(twins), frozenset(stated),
         {"data": _digest(labels), "splits": _digest(folds) and digest([_digest(folds), _digest(budgets)])},
     )  # fmt: skip
 
 
-def _read_file(path: Path, run: Mapping[str, Any], problems: Problems) -> tuple[pa.Table | None, dict[str, Any]]:
+def _read_file(
+    path: Path, run: Mapping[str, Any], problems: Problems
+) -> tuple[pa.Table | None, dict[str, Any]]:
     """Rows of one file, where they are those of `run`."""
     where = run["predictions"]
-    missing = [column for column in COLUMNS["predictions"] if column not in pq.read_schema(path).names]
+    missing = [
+        column for column in COLUMNS["predictions"] if column not in pq.read_schema(path).names
+    ]
     if missing:
         problems.add(where, f"is no table of predictions: columns missing: {', '.join(missing)}")
         return None, {}
@@ -123,25 +154,38 @@ def _read_file(path: Path, run: Mapping[str, Any], problems: Problems) -> tuple[
         found = set(table[column].unique().to_pylist())
         if found - {run[column]}:
             shown = ", ".join(sorted(map(str, found)))
-            problems.add(where, f"was made for {column} {shown}, and the plan says {run[column]}. Remove it; run again.")
+            problems.add(
+                where,
+                f"was made for {column} {shown}, and the plan says {run[column]}. Remove it; run again.",
+            )
     absent = sorted(set(run["arms"]) - set(table["arm"].unique().to_pylist()))
     if absent:
         problems.add(where, f"lacks {', '.join(absent)}: older than the config. Fine-tune again.")
     # A protocol that was taken out of the config may still stand in the file.
     table = table.filter(pa.compute.is_in(table["arm"], pa.array(run["arms"])))
     metadata = read_metadata(path)
-    return table, {**metadata, "runs": [one for one in metadata.get("runs", []) if one["arm"] in run["arms"]]}
+    return table, {
+        **metadata,
+        "runs": [one for one in metadata.get("runs", []) if one["arm"] in run["arms"]],
+    }
 
 
-def _join(table: pa.Table, n_classes: int, problems: Problems) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+def _join(
+    table: pa.Table, n_classes: int, problems: Problems
+) -> tuple[pd.DataFrame, NDArray[np.float64]]:
     """Rows as a frame with categorical texts, and their probabilities [n, K], in an order of their own."""
     lists = table["prob"].combine_chunks()
     lengths = np.unique(pa.compute.list_value_length(lists).to_numpy(zero_copy_only=False))
     if set(lengths.tolist()) != {n_classes}:
-        problems.add("prob", f"has lists of length {lengths.tolist()} for {n_classes} classes. Fine-tune again.")
+        problems.add(
+            "prob",
+            f"has lists of length {lengths.tolist()} for {n_classes} classes. Fine-tune again.",
+        )
         return pd.DataFrame(), np.empty((0, n_classes))
     prob = lists.flatten().to_numpy(zero_copy_only=False).reshape(-1, n_classes)
-    rows = pd.DataFrame({column: table[column].to_numpy() for column in ("draw", "seed", "inner", "target")})
+    rows = pd.DataFrame(
+        {column: table[column].to_numpy() for column in ("draw", "seed", "inner", "target")}
+    )
     for column in TEXTS:
         values = table[column].combine_chunks().dictionary_encode()
         rows[column] = pd.Categorical.from_codes(
@@ -149,37 +193,48 @@ def _join(table: pa.Table, n_classes: int, problems: Problems) -> tuple[pd.DataF
         )
     bad = ~np.isfinite(prob).all(axis=1)
     for key, _ in rows[bad].groupby(RUN, observed=True):
-        problems.add(_say(key), "has probabilities that are no numbers: its training diverged. Lower its lr.")
+        problems.add(
+            _say(key), "has probabilities that are no numbers: its training diverged. Lower its lr."
+        )
     keys = [rows[c].cat.codes if c in TEXTS else rows[c] for c in (*RUN, "role", "inner")]
     # By name, not by code: codes hang on the order of files.
-    scans = rows["scan"].cat.codes.map(dict(enumerate(np.argsort(np.argsort(rows["scan"].cat.categories)))))
+    scans = rows["scan"].cat.codes.map(
+        dict(enumerate(np.argsort(np.argsort(rows["scan"].cat.categories))))
+    )
     order = np.lexsort([scans, *reversed(keys)])
     return rows.iloc[order].reset_index(drop=True), prob[order]
 
 
 def _say(key: Any) -> str:
-    return " ".join([str(key[0]), *(f"{name} {value}" for name, value in zip(RUN[1:], key[1:], strict=True))])
+    return " ".join(
+        [str(key[0]), *(f"{name} {value}" for name, value in zip(RUN[1:], key[1:], strict=True))]
+    )
 
 
-def _side_tables(entry: Mapping[str, Any], root: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+def _side_tables(
+    entry: Mapping[str, Any], root: Path
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Labels, folds and budgets; empty where the file is not here (a table may be rebuilt from predictions alone)."""
     found = []
-    for key, contract in (("labels", "labels"), ("folds_file", "folds"), ("budgets_file", "budgets")):
-        path = root / entry[key] if entry.get(key) else None
-        there = path is not None and path.is_file()
-        found.append(read_table(path, contract) if there else pd.DataFrame(columns=list(COLUMNS[contract])))
+    for key, contract in (
+        ("labels", "labels"),
+        ("folds_file", "folds"),
+        ("budgets_file", "budgets"),
+    ):
+        if entry.get(key) and (root / entry[key]).is_file():
+            found.append(read_table(root / entry[key], contract))
+        else:
+            found.append(pd.DataFrame(columns=list(COLUMNS[contract])))
     return found[0], found[1], found[2]
 
 
 def _digest(table: pd.DataFrame) -> str:
     """Of what a table says, whatever the order of its rows; "" of an empty one."""
-    wanted = [
-        c for c in ("scan", "patient", "group", "target", "status", "pixel_sha256", "fold", "role", "budget", "draw", "inner")
-        if c in table
-    ]  # fmt: skip
     if table.empty:
         return ""
-    lines = table[wanted].astype(str).agg("\x1f".join, axis=1)
+    lines = (
+        table[[column for column in SAID if column in table]].astype(str).agg("\x1f".join, axis=1)
+    )
     return digest(sorted(lines))
 
 
@@ -187,16 +242,25 @@ def _check_runs(rows: pd.DataFrame, facts: pd.DataFrame, problems: Problems) -> 
     """Each run once, with rows and with facts."""
     twice = rows.duplicated([*RUN, "role", "inner", "scan"])
     for key, part in rows[twice].groupby(RUN, observed=True):
-        problems.add(_say(key), f"predicts {len(part)} scans twice, from two runs. Remove one of the files.")
+        problems.add(
+            _say(key), f"predicts {len(part)} scans twice, from two runs. Remove one of the files."
+        )
     stated = {tuple(key) for key in facts[RUN].itertuples(index=False)} if len(facts) else set()
     found = {tuple(key) for key in rows[RUN].drop_duplicates().itertuples(index=False)}
     for key in sorted(found ^ stated, key=str):
-        problems.add(_say(key), "stands in the rows or in the metadata, not in both. Fine-tune again.")
+        problems.add(
+            _say(key), "stands in the rows or in the metadata, not in both. Fine-tune again."
+        )
 
 
 def _check_scans(
-    rows: pd.DataFrame, facts: pd.DataFrame, labels: pd.DataFrame, classes: list[str], folds: pd.DataFrame,
-    budgets: pd.DataFrame, problems: Problems,
+    rows: pd.DataFrame,
+    facts: pd.DataFrame,
+    labels: pd.DataFrame,
+    classes: list[str],
+    folds: pd.DataFrame,
+    budgets: pd.DataFrame,
+    problems: Problems,
 ) -> None:
     """All runs of a fold tested on the same scans, groups and labels, and on those of the split as it is now."""
     test = rows[rows["role"] == "test"]
@@ -204,9 +268,17 @@ def _check_scans(
     for column in ("patient", "group", "target"):
         changed = test.groupby("scan", observed=True)[column].nunique() > 1
         for scan in changed.index[changed]:
-            problems.add(scan, f"has one {column} in some predictions and another in others: {again}")
-    split = folds[folds["role"] == "test"].groupby("fold")["scan"].agg(frozenset) if len(folds) else {}
-    labelled = set(labels.loc[(labels["status"] == "ok") & (labels["target"] != ""), "scan"]) if len(labels) else None
+            problems.add(
+                scan, f"has one {column} in some predictions and another in others: {again}"
+            )
+    split = (
+        folds[folds["role"] == "test"].groupby("fold")["scan"].agg(frozenset) if len(folds) else {}
+    )
+    labelled = (
+        set(labels.loc[(labels["status"] == "ok") & (labels["target"] != ""), "scan"])
+        if len(labels)
+        else None
+    )
     for fold, part in test.groupby("fold", observed=True):
         expected = None
         if fold in split and labelled is not None:
@@ -215,7 +287,10 @@ def _check_scans(
             scans = frozenset(run["scan"])
             expected = scans if expected is None else expected
             if scans != expected:
-                problems.add(_say(key), f"tests {len(scans ^ expected)} scans more or fewer than its fold has: {again}")
+                problems.add(
+                    _say(key),
+                    f"tests {len(scans ^ expected)} scans more or fewer than its fold has: {again}",
+                )
     if labelled is not None:
         truth = labels.set_index("scan")["target"]
         seen = test[["scan", "target"]].drop_duplicates()
@@ -229,4 +304,7 @@ def _check_scans(
             now = sizes.get((run.fold, run.budget, run.draw))
             if now != run.n_labelled_scans:
                 key = (run.arm, run.budget, run.draw, run.fold, run.seed)
-                problems.add(_say(key), f"learned from {run.n_labelled_scans} labelled scans, now there are {now or 0}: {again}")
+                problems.add(
+                    _say(key),
+                    f"learned from {run.n_labelled_scans} labelled scans, now there are {now or 0}: {again}",
+                )

@@ -17,7 +17,6 @@ from fewscans.bootstrap import percentile_interval, wilson_interval
 from fewscans.metrics import (
     COUNTING,
     RANKING,
-    confusion,
     counting_by_class,
     counting_points,
     counting_values,
@@ -113,8 +112,10 @@ def _score_counting(scored: Scored, folds: list[FoldUnits], n_classes: int) -> N
     for k, fold in enumerate(folds):
         chosen = np.stack([p.argmax(axis=1) for by_seed in prob[k] for p in by_seed])
         predicted.append(chosen)
-        for j, (d, s) in enumerate(np.ndindex(draws, seeds)):
-            counts[k, d, s] = confusion(fold.target, chosen[j], n_classes)
+        once = np.ones((len(fold.target), 1))
+        counts[k] = weighted_confusion(fold.target, chosen, n_classes, once).reshape(
+            counts.shape[1:]
+        )
         pooled += weighted_confusion(fold.target, chosen, n_classes, fold.weights)
     target = np.concatenate([fold.target for fold in folds])
     every = np.concatenate(predicted, axis=1)
@@ -157,15 +158,28 @@ def score_rows(block: Block, scored: Scored, confidence: float) -> list[dict[str
     rows = []
     flags = " ".join(sorted(scored.flags | block.flags))
     few = min(
-        sum(len(set(fold.group[fold.target == c].tolist())) for fold in block.folds) for c in range(len(block.classes))
+        sum(len(set(fold.group[fold.target == c].tolist())) for fold in block.folds)
+        for c in range(len(block.classes))
     )
-    by_class = [(metric, label) for metric in scored.class_point for label in range(len(scored.class_point[metric]))]
+    by_class = [
+        (metric, label)
+        for metric in scored.class_point
+        for label in range(len(scored.class_point[metric]))
+    ]
     for metric, label in [*((metric, None) for metric in scored.point), *by_class]:
         if label is None:
-            value, values = float(scored.point[metric].mean()), scored.resampled[metric].mean(axis=(0, 1))
+            value, values = (
+                float(scored.point[metric].mean()),
+                scored.resampled[metric].mean(axis=(0, 1)),
+            )
         else:
-            value, values = float(scored.class_point[metric][label]), scored.class_resampled[metric][label]
-        low, high, method = _interval(block, scored, metric, label, value, values, confidence, max(1, few))
+            value, values = (
+                float(scored.class_point[metric][label]),
+                scored.class_resampled[metric][label],
+            )
+        low, high, method = _interval(
+            block, scored, metric, label, value, values, confidence, max(1, few)
+        )
         point = scored.point[metric]
         rows.append({
             "metric": metric, "class": "" if label is None else block.classes[label], "value": value, "low": low,
@@ -181,7 +195,13 @@ def _sd(values: Floats) -> float | None:
 
 
 def _interval(
-    block: Block, scored: Scored, metric: str, label: int | None, value: float, values: Floats, confidence: float,
+    block: Block,
+    scored: Scored,
+    metric: str,
+    label: int | None,
+    value: float,
+    values: Floats,
+    confidence: float,
     few: int,
 ) -> tuple[float | None, float | None, str]:
     """(low, high, how it was made)."""
@@ -201,7 +221,7 @@ def _interval(
 def _edge_interval(
     block: Block, scored: Scored, label: int | None, value: float, confidence: float
 ) -> tuple[float, float, str]:
-    """DeLong per fold, combined, on the logit scale; Newcombe where every pair is in order and DeLong sees no spread."""
+    """DeLong per fold, combined, on the logit scale; Newcombe where every pair is in order (DeLong sees no spread)."""
     n_classes = len(block.classes)
     labels = positives(n_classes) if label is None else [positives(n_classes)[label]]
     variance, n_positive, n_negative, used = 0.0, 0, 0, 0
@@ -211,7 +231,9 @@ def _edge_interval(
             continue
         cells = [p for by_seed in scored.trainings.prob[k] for p in by_seed]
         parts = [
-            delong.influence(fold.target == c, p[:, c], fold.group, len(fold.strata)) for p in cells for c in labels
+            delong.influence(fold.target == c, p[:, c], fold.group, len(fold.strata))
+            for p in cells
+            for c in labels
         ]
         variance += delong.influence_variance(np.mean(parts, axis=0), fold.strata)
         used += 1

@@ -19,7 +19,11 @@ NOT_NAMED = {"method", "backbone", *MAIN["recipe"], *MAIN["encoder"]}
 
 
 def wide_table(
-    plan: Mapping[str, Any], built: Built, scores: pd.DataFrame, contrasts: pd.DataFrame, metric: str
+    plan: Mapping[str, Any],
+    built: Built,
+    scores: pd.DataFrame,
+    contrasts: pd.DataFrame,
+    metric: str,
 ) -> pd.DataFrame:
     """Rows of ``ablation_table.csv``, in the plan's order.
 
@@ -71,7 +75,9 @@ def arm_table(plan: Mapping[str, Any]) -> pd.DataFrame:
     for arm in plan["arms"]:
         encoder, recipe = plan["encoders"][arm["encoder"]], plan["recipes"][arm["recipe"]]
         settings = encoder["settings"]
-        other = {key: settings[key] for key in varying[encoder["method"]] - NOT_NAMED if key in settings}
+        other = {
+            key: settings[key] for key in varying[encoder["method"]] - NOT_NAMED if key in settings
+        }
         other |= {key: recipe[key] for key in recipe_keys - NOT_NAMED if key in recipe}
         blind = encoder["method"] == "majority"
         rows.append({
@@ -113,7 +119,12 @@ def _in_order(table: pd.DataFrame, plan: Mapping[str, Any]) -> pd.DataFrame:
         "budget": [*plan["budgets"], *sorted(set(table["budget"]) - set(plan["budgets"]))],
         "unit": list(dict.fromkeys(table["unit"])),
     }  # fmt: skip
-    keys = pd.DataFrame({name: table[name].map({v: i for i, v in enumerate(order)}) for name, order in ranks.items()})
+    keys = pd.DataFrame(
+        {
+            name: table[name].map({v: i for i, v in enumerate(order)})
+            for name, order in ranks.items()
+        }
+    )
     return table.loc[keys.sort_values(ROW, kind="stable").index].reset_index(drop=True)
 
 
@@ -122,9 +133,13 @@ def tidy_table(table: pd.DataFrame, scores: pd.DataFrame, contrasts: pd.DataFram
 
     `interval` says how the score's interval was made; differences and verdicts stand with the macro metrics.
     """
-    metric_columns = [f"{m}{mid}{end}" for m in METRICS for mid in ("", "_diff") for end in ("", "_low", "_high")]
+    metric_columns = [
+        f"{m}{mid}{end}" for m in METRICS for mid in ("", "_diff") for end in ("", "_low", "_high")
+    ]
     shared = table.drop(columns=[*metric_columns, "smallest_detectable", "verdict", "baseline_arm"])
     values = scores.drop(columns=["n_groups", "flags"]).rename(columns={"method": "interval"})
-    found = contrasts.drop(columns=["flags", "method"]).rename(columns={"low": "diff_low", "high": "diff_high"})
+    found = contrasts.drop(columns=["flags", "method"]).rename(
+        columns={"low": "diff_low", "high": "diff_high"}
+    )
     long = shared.merge(values, on=ROW, how="left")
     return long.merge(found.assign(**{"class": ""}), on=[*ROW, "metric", "class"], how="left")

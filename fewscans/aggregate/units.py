@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -39,7 +40,9 @@ class FoldUnits:
         kept = self.member >= 0
         total = np.zeros((len(self.target), prob.shape[1]))
         np.add.at(total, self.member[kept], prob[kept])
-        return total / np.bincount(self.member[kept], minlength=len(self.target))[:, None]
+        mean = total / np.bincount(self.member[kept], minlength=len(self.target))[:, None]
+        # Means of equal numbers differ in the last bit with how many there are; a tie must stay a tie.
+        return np.round(mean, 12)
 
 
 @dataclass
@@ -71,7 +74,7 @@ class Block:
     flags: set[str]
 
     def trainings(self, arm: str, budget: str) -> Trainings | None:
-        """Every training of an arm at a budget that has been done in all folds which have that budget; None for none."""
+        """Trainings of an arm at a budget, done in all folds that have the budget; None where there is none."""
         found = [key for key in self.runs if key[:2] == (arm, budget)]
         if not found:
             return None
@@ -80,7 +83,12 @@ class Block:
         names = [self.folds[i].name for i in folds]
         flags = set() if len(folds) == len(self.folds) else {"fold-missing"}
         draws, seeds = sorted({key[2] for key in found}), sorted({key[3] for key in found})
-        whole = [(d, s) for d in draws for s in seeds if all((arm, budget, d, s, f) in self.runs for f in names)]
+        whole = [
+            (d, s)
+            for d in draws
+            for s in seeds
+            if all((arm, budget, d, s, f) in self.runs for f in names)
+        ]
         if len(whole) < len(draws) * len(seeds):
             # A plan always asks for the full cross; keep the draws that have every seed.
             flags.add("incomplete")
@@ -88,7 +96,13 @@ class Block:
             if not draws:
                 return None
         prob = [
-            [[self.folds[i].average(self.runs[arm, budget, d, s, self.folds[i].name]) for s in seeds] for d in draws]
+            [
+                [
+                    self.folds[i].average(self.runs[arm, budget, d, s, self.folds[i].name])
+                    for s in seeds
+                ]
+                for d in draws
+            ]
             for i in folds
         ]
         return Trainings(draws, seeds, folds, prob, flags)
@@ -100,15 +114,17 @@ def make_blocks(data: Dataset, units: list[str], resamples: int, seed: int) -> l
     rows, prob = data.rows[test], data.prob[test]
     scans, starts = _tested_scans(rows)
     runs = {}
-    bounds = np.append(starts, len(rows))
     keys = rows.iloc[starts][RUN].itertuples(index=False)
-    for (arm, budget, draw, fold, seed_), start, stop in zip(keys, bounds[:-1], bounds[1:], strict=True):
-        runs[str(arm), str(budget), int(draw), int(seed_), str(fold)] = prob[start:stop]
+    for (arm, budget, draw, fold, seed_), part in zip(
+        keys, np.split(prob, starts[1:]), strict=True
+    ):
+        runs[str(arm), str(budget), int(draw), int(seed_), str(fold)] = part
     has_twins = bool(set(data.twins) & {scan for part in scans.values() for scan in part["scan"]})
     blocks = []
     for unit in units:
-        for without in (False, True) if has_twins else (False,):
-            blocks.append(_make_block(data, unit, without, scans, runs, resamples, seed))
+        blocks.append(_make_block(data, unit, False, scans, runs, resamples, seed))
+        if has_twins:
+            blocks.append(_make_block(data, unit, True, scans, runs, resamples, seed))
     return blocks
 
 
@@ -118,16 +134,24 @@ def _tested_scans(rows: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], Ints]:
     starts = np.flatnonzero(np.append(True, (np.diff(codes, axis=1) != 0).any(axis=0)))
     bounds = np.append(starts, len(rows))
     scans: dict[str, pd.DataFrame] = {}
-    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, stop in pairwise(bounds):
         part = rows.iloc[start:stop]
         fold = str(part["fold"].iloc[0])
         if fold not in scans:
-            scans[fold] = part[["scan", "patient", "group", "target"]].astype({"target": int, "scan": str})
+            scans[fold] = part[["scan", "patient", "group", "target"]].astype(
+                {"target": int, "scan": str}
+            )
     return dict(sorted(scans.items())), starts
 
 
 def _make_block(
-    data: Dataset, unit: str, without: bool, scans: dict[str, pd.DataFrame], runs: dict, resamples: int, seed: int
+    data: Dataset,
+    unit: str,
+    without: bool,
+    scans: dict[str, pd.DataFrame],
+    runs: dict,
+    resamples: int,
+    seed: int,
 ) -> Block:
     folds, flags, kept = [], set(), []
     for name, part in scans.items():
@@ -151,14 +175,21 @@ def _make_block(
 
 
 def _fold_units(
-    name: str, part: pd.DataFrame, used: NDArray[np.bool_], unit: str, resamples: int, key: tuple[int, str]
+    name: str,
+    part: pd.DataFrame,
+    used: NDArray[np.bool_],
+    unit: str,
+    resamples: int,
+    key: tuple[int, str],
 ) -> FoldUnits:
     """Units of a fold in the order of their names; a patient with scans of two classes is a unit in each."""
     who = part["patient"] if unit == "patient" else part["scan"]
     names = list(zip(who.astype(str), part["target"], strict=True))
     order = sorted({name for name, there in zip(names, used, strict=True) if there})
     index = {unit_name: i for i, unit_name in enumerate(order)}
-    member = np.array([index[n] if there else -1 for n, there in zip(names, used, strict=True)], dtype=np.int64)
+    member = np.array(
+        [index[n] if there else -1 for n, there in zip(names, used, strict=True)], dtype=np.int64
+    )
     target = np.array([label for _, label in order], dtype=np.int64)
     groups = part["group"].astype(str).to_numpy(dtype=object)
     group_names = sorted(set(groups[used]))
@@ -166,7 +197,11 @@ def _fold_units(
     group = np.zeros(len(order), dtype=np.int64)
     group[member[used]] = [position[g] for g in groups[used]]
     strata = np.array(
-        ["+".join(map(str, sorted(set(target[group == g].tolist())))) for g in range(len(group_names))], dtype=object
+        [
+            "+".join(map(str, sorted(set(target[group == g].tolist()))))
+            for g in range(len(group_names))
+        ],
+        dtype=object,
     )
     weights = resample_weights(strata.tolist(), resamples, *key, name)[group]
     return FoldUnits(name, target, group, strata, member, weights)

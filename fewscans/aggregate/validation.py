@@ -42,15 +42,17 @@ def validation_scores(data: Dataset, metric: str, unit: str) -> dict[tuple[str, 
 def _score(rows: pd.DataFrame, prob: np.ndarray, metric: str, unit: str) -> float:
     target = rows["target"].to_numpy(dtype=np.int64)
     if unit.startswith("patient"):
-        who = pd.Series(list(zip(rows["patient"].astype(str), target, strict=True)))
-        codes, names = pd.factorize(who, sort=True)
-        total = np.zeros((len(names), prob.shape[1]))
+        k = prob.shape[1]
+        # a patient with scans of two classes is a unit in each, as among the tested
+        units, codes = np.unique(
+            rows["patient"].cat.codes.to_numpy(np.int64) * k + target, return_inverse=True
+        )
+        total = np.zeros((len(units), k))
         np.add.at(total, codes, prob)
-        prob = total / np.bincount(codes)[:, None]
-        target = np.array([name[1] for name in names], dtype=np.int64)
+        prob, target = total / np.bincount(codes)[:, None], units % k
     if metric in COUNTING:
         return counting_points(target, prob.argmax(axis=1), prob.shape[1])[metric]
-    return float(ranking_points(target, prob)[metric].mean())
+    return float(ranking_points(target, prob, [metric])[metric].mean())
 
 
 def best_arms(scores: dict[tuple[str, str], float], arms: list[str]) -> set[tuple[str, str]]:
@@ -59,5 +61,10 @@ def best_arms(scores: dict[tuple[str, str], float], arms: list[str]) -> set[tupl
     for budget in sorted({key[1] for key in scores}):
         ranked = [arm for arm in arms if (arm, budget) in scores]
         if len(ranked) > 1:
-            best.add((max(ranked, key=lambda arm: (round(scores[arm, budget], 9), -arms.index(arm))), budget))
+            best.add(
+                (
+                    max(ranked, key=lambda arm: (round(scores[arm, budget], 9), -arms.index(arm))),
+                    budget,
+                )
+            )
     return best

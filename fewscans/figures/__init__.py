@@ -7,9 +7,10 @@ module imports nothing heavy; `draw_all` does.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fewscans.config import ReportSettings
@@ -34,10 +35,17 @@ def draw_all(
     """
     # By name, not in a loop: the digest of the report's code follows these imports as text.
     from fewscans.figures import (
-        budget, embeddings, forest, learning, reconstructions, roc, style, views,
+        budget,
+        embeddings,
+        forest,
+        learning,
+        reconstructions,
+        roc,
+        style,
+        views,
     )  # fmt: skip
 
-    draw = {
+    draw: dict[str, Callable[..., Any]] = {
         "forest": forest.draw, "budget": budget.draw, "roc": roc.draw, "learning": learning.draw,
         "embeddings": partial(embeddings.draw, method=settings.embedding), "views": views.draw,
         "reconstructions": reconstructions.draw,

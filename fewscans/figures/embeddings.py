@@ -30,10 +30,16 @@ def draw(
     """
     found = _read(results, dataset)
     if not found:
-        text = "No embeddings: no encoder that looks at images was run, or none has enough test scans."
+        text = (
+            "No embeddings: no encoder that looks at images was run, or none has enough test scans."
+        )
         return style.words(text), pd.DataFrame(columns=COLUMNS)
     pictures = [_picture(values, rows, run, method) for run, values, rows in found[:MOST]]
-    classes = [name for name in [*results.classes(dataset), NO_LABEL] if any(name in set(p["class"]) for p in pictures)]
+    classes = [
+        name
+        for name in [*results.classes(dataset), NO_LABEL]
+        if any(name in set(p["class"]) for p in pictures)
+    ]
     columns = style.columns_of(len(pictures), PER_ROW)
     blocks = -(-len(pictures) // columns)
     width = min(style.WIDE_INCH, max(style.NARROW_INCH, 1.75 * columns))
@@ -46,7 +52,10 @@ def draw(
         axes.spines[:].set_color(style.FAINT)
         axes.set_visible(False)
     for i, picture in enumerate(pictures):
-        above, below = grid[2 * (i // columns), i % columns], grid[2 * (i // columns) + 1, i % columns]
+        above, below = (
+            grid[2 * (i // columns), i % columns],
+            grid[2 * (i // columns) + 1, i % columns],
+        )
         title = results.names.pair(picture.encoder.iloc[0], picture.recipe.iloc[0])
         style.title(above, style.shown(title, 80), side)
         _by_class(above, picture, classes, look)
@@ -56,7 +65,12 @@ def draw(
             below.set_ylabel("by patient")
     style.legend_below(figure, _handles(classes, look))
     if len(found) > MOST:
-        figure.suptitle(f"the first {MOST} of {len(found)} encoders", fontsize=style.SMALL_PT, x=0.99, ha="right")
+        figure.suptitle(
+            f"the first {MOST} of {len(found)} encoders",
+            fontsize=style.SMALL_PT,
+            x=0.99,
+            ha="right",
+        )
     return figure, pd.concat(pictures, ignore_index=True)[COLUMNS].assign(dataset=dataset)
 
 
@@ -65,14 +79,25 @@ def _read(results: Results, dataset: str) -> list[tuple[dict[str, Any], np.ndarr
     found: dict[tuple[str, str], Any] = {}
     for run in results.runs(dataset):
         key = run["encoder"], run["recipe"]
-        if key not in found and (read := results.embedding(run)) is not None and len(read[0]) >= FEWEST:
+        if (
+            key not in found
+            and (read := results.embedding(run)) is not None
+            and len(read[0]) >= FEWEST
+        ):
             values, rows = read
-            order = np.argsort(rows.scan.to_numpy())[:SCANS]  # the key is a hash: a random subset, the same each time
+            order = np.argsort(rows.scan.to_numpy())[
+                :SCANS
+            ]  # the key is a hash: a random subset, the same each time
             found[key] = (run, values[order], rows.iloc[order])
-    return sorted(found.values(), key=lambda item: results.plan["encoders"][item[0]["encoder"]]["source"] != "pretrain")
+    return sorted(
+        found.values(),
+        key=lambda item: results.plan["encoders"][item[0]["encoder"]]["source"] != "pretrain",
+    )
 
 
-def _picture(values: np.ndarray, rows: pd.DataFrame, run: dict[str, Any], method: str) -> pd.DataFrame:
+def _picture(
+    values: np.ndarray, rows: pd.DataFrame, run: dict[str, Any], method: str
+) -> pd.DataFrame:
     flat = MAPS[method](_standardised(values))
     target = rows.target.fillna("").astype(str)
     return pd.DataFrame(
@@ -102,7 +127,9 @@ def tsne(values: np.ndarray) -> np.ndarray:
         if values.shape[1] < 2 or not values.any():
             return np.c_[values[:, :1], np.zeros(len(values))]
         perplexity = min(30.0, (len(values) - 1) / 3)
-        return TSNE(2, perplexity=perplexity, init="pca", random_state=0, n_jobs=1).fit_transform(values)
+        return TSNE(2, perplexity=perplexity, init="pca", random_state=0, n_jobs=1).fit_transform(
+            values
+        )
 
 
 def umap(values: np.ndarray) -> np.ndarray:
@@ -110,9 +137,13 @@ def umap(values: np.ndarray) -> np.ndarray:
     try:
         from umap import UMAP
     except ImportError:
-        problem = "'umap' needs the package umap-learn: pip install umap-learn, or set it to 'tsne'."
+        problem = (
+            "'umap' needs the package umap-learn: pip install umap-learn, or set it to 'tsne'."
+        )
         raise UserError("report settings", [("report.embedding", problem)]) from None
-    return UMAP(n_neighbors=min(15, len(values) - 1), random_state=0, n_jobs=1).fit_transform(values)
+    return UMAP(n_neighbors=min(15, len(values) - 1), random_state=0, n_jobs=1).fit_transform(
+        values
+    )
 
 
 MAPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"tsne": tsne, "umap": umap}
@@ -128,7 +159,9 @@ def _by_class(axes: Axes, picture: pd.DataFrame, classes: list[str], look: style
     axes.set_visible(True)
     for i, name in enumerate(classes):
         part = picture[picture["class"] == name]
-        axes.scatter(part.x, part.y, s=9, linewidths=0.3, edgecolors="white", **_class_kind(i, name, look))
+        axes.scatter(
+            part.x, part.y, s=9, linewidths=0.3, edgecolors="white", **_class_kind(i, name, look)
+        )
 
 
 def _by_patient(axes: Axes, picture: pd.DataFrame, look: style.Look) -> None:
@@ -144,5 +177,6 @@ def _by_patient(axes: Axes, picture: pd.DataFrame, look: style.Look) -> None:
 
 def _handles(classes: list[str], look: style.Look) -> list[Any]:
     return [
-        style.handle(style.shown(name, 30), linestyle="", **_class_kind(i, name, look)) for i, name in enumerate(classes)
+        style.handle(style.shown(name, 30), linestyle="", **_class_kind(i, name, look))
+        for i, name in enumerate(classes)
     ]

@@ -11,7 +11,17 @@ from matplotlib.figure import Figure
 from fewscans.figures import names, style
 from fewscans.figures.inputs import Results
 
-COLUMNS = ["dataset", "arm", "baseline_arm", "budget", "diff", "low", "high", "smallest_detectable", "verdict"]
+COLUMNS = [
+    "dataset",
+    "arm",
+    "baseline_arm",
+    "budget",
+    "diff",
+    "low",
+    "high",
+    "smallest_detectable",
+    "verdict",
+]
 PER_ROW, LABEL_INCH, PANEL_INCH, LINE_INCH, LABEL_CHARS = 3, 2.45, 1.5, 0.165, 30
 WIDEST = 0.3  # an interval beyond this, on either side, ends in an arrow
 
@@ -49,11 +59,15 @@ def draw(results: Results, dataset: str, look: style.Look) -> tuple[Figure, pd.D
     limits = _limits(contrasts, results.compare.smallest_gain)
     for i, (budget, axes) in enumerate(zip(budgets, panels, strict=False)):
         _panel(axes, known, groups, budget, results.compare.smallest_gain, limits, look)
-        style.title(axes, names.labelled(budget, results.n_labelled(dataset, budget)), style.WIDE_INCH)
+        style.title(
+            axes, names.labelled(budget, results.n_labelled(dataset, budget)), style.WIDE_INCH
+        )
         axes.set_xlim(limits)
         axes.locator_params(axis="x", nbins=5)
         if i + columns >= len(budgets):
-            axes.set_xlabel(f"difference in {names.metric(results.metric)}\nfrom {results.baseline_title}")
+            axes.set_xlabel(
+                f"difference in {names.metric(results.metric)}\nfrom {results.baseline_title}"
+            )
     grid[0, 0].set_ylim(lines + 0.1, -0.1)
     style.legend_below(figure, _handles(contrasts, look))
     return figure, _numbers(contrasts, arms, budgets)
@@ -66,7 +80,9 @@ def _groups(results: Results, arms: list[str]) -> list[dict[str, Any]]:
         entry = results.arms[arm]
         key = entry["encoder"], entry["recipe"]
         label = style.wrap(style.shown(results.names.pair(*key), 90), LABEL_CHARS)
-        found.setdefault(key, {"label": label, "arms": []})["arms"].append((arm, names.protocol(entry["protocol"])))
+        found.setdefault(key, {"label": label, "arms": []})["arms"].append(
+            (arm, names.protocol(entry["protocol"]))
+        )
     top = 0
     for group in found.values():
         group |= {"top": top, "lines": max(len(group["arms"]), group["label"].count("\n") + 1)}
@@ -80,9 +96,17 @@ def _labels(axes: Axes, groups: list[dict[str, Any]]) -> None:
     axes.set_xlim(0, 1)
     for group in groups:
         # The names stand beside the middle of their own lines.
-        axes.text(0, group["top"] + group["lines"] / 2, group["label"], va="center", fontsize=style.SMALL_PT)
+        axes.text(
+            0,
+            group["top"] + group["lines"] / 2,
+            group["label"],
+            va="center",
+            fontsize=style.SMALL_PT,
+        )
         for y, (_, protocol) in _placed(group):
-            axes.text(1, y, protocol, ha="right", va="center", fontsize=style.SMALL_PT, color=style.MUTED)
+            axes.text(
+                1, y, protocol, ha="right", va="center", fontsize=style.SMALL_PT, color=style.MUTED
+            )
 
 
 def _placed(group: dict[str, Any]) -> list[tuple[float, tuple[str, str]]]:
@@ -120,9 +144,14 @@ def _panel(
             row = known.loc[(arm, budget)]
             kind = _kind(row.verdict, look)
             axes.plot([row.low, row.high], [y, y], color=kind["color"], linewidth=1.3, zorder=2)
-            for end, beyond, arrow in ((limits[0], row.low < limits[0], "<"), (limits[1], row.high > limits[1], ">")):
+            for end, beyond, arrow in (
+                (limits[0], row.low < limits[0], "<"),
+                (limits[1], row.high > limits[1], ">"),
+            ):
                 if beyond:
-                    axes.plot(end, y, arrow, color=kind["color"], markersize=3.5, clip_on=False, zorder=2)
+                    axes.plot(
+                        end, y, arrow, color=kind["color"], markersize=3.5, clip_on=False, zorder=2
+                    )
             axes.plot(row["diff"], y, zorder=3, **kind)
     axes.tick_params(axis="y", left=False, labelleft=False)
     axes.spines["left"].set_visible(False)
@@ -137,10 +166,16 @@ def _kind(verdict: str, look: style.Look) -> dict[str, Any]:
 
 def _handles(contrasts: pd.DataFrame, look: style.Look) -> list[Any]:
     found = set(contrasts.verdict)
-    return [style.handle(verdict, linestyle="-", **_kind(verdict, look)) for verdict in VERDICTS if verdict in found]
+    return [
+        style.handle(verdict, linestyle="-", **_kind(verdict, look))
+        for verdict in VERDICTS
+        if verdict in found
+    ]
 
 
 def _numbers(contrasts: pd.DataFrame, arms: list[str], budgets: list[str]) -> pd.DataFrame:
     at = {(arm, budget): i for i, (budget, arm) in enumerate((b, a) for b in budgets for a in arms)}
-    keys = pd.Series([at.get(key) for key in zip(contrasts.arm, contrasts.budget, strict=True)], contrasts.index)
+    keys = pd.Series(
+        [at.get(key) for key in zip(contrasts.arm, contrasts.budget, strict=True)], contrasts.index
+    )
     return contrasts.loc[keys.dropna().sort_values().index, COLUMNS]

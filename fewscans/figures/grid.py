@@ -14,7 +14,13 @@ from matplotlib.figure import Figure
 from fewscans.figures import names, style
 from fewscans.figures.inputs import Results
 
-BASELINE = {"color": "#555555", "linestyle": (0, (5, 1.5)), "marker": "D", "markersize": 3.0, "linewidth": 1.0}
+BASELINE = {
+    "color": "#555555",
+    "linestyle": (0, (5, 1.5)),
+    "marker": "D",
+    "markersize": 3.0,
+    "linewidth": 1.0,
+}
 CHANCE = {"color": "#999999", "linestyle": ":", "linewidth": 1.0}
 
 
@@ -81,8 +87,14 @@ def left_and_bottom(axes: list[Axes], x: str, y: str) -> None:
 
 def handles(results: Results, panels: list[Panel], look: style.Look, chance: bool) -> list[Any]:
     """Legend entries: protocols in use, the baseline, the constant predictor."""
-    protocols = dict.fromkeys(results.arms[arm]["protocol"] for panel in panels for arm in panel.arms)
-    made = [style.handle(names.protocol(p), **look.protocol(p)) for p in style.PROTOCOLS if p in protocols]
+    protocols = dict.fromkeys(
+        results.arms[arm]["protocol"] for panel in panels for arm in panel.arms
+    )
+    made = [
+        style.handle(names.protocol(p), **look.protocol(p))
+        for p in style.PROTOCOLS
+        if p in protocols
+    ]
     if any(panel.baselines for panel in panels):
         made.append(style.handle(f"baseline ({results.baseline_title})", **BASELINE))
     if chance:

@@ -20,7 +20,10 @@ from fewscans.errors import UserError
 from fewscans.figures.names import Names, budget_order
 from fewscans.plan import TITLES
 
-ARRAYS = {"views": ("original", "views"), "reconstructions": ("original", "masked", "reconstructed")}
+ARRAYS = {
+    "views": ("original", "views"),
+    "reconstructions": ("original", "masked", "reconstructed"),
+}
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,9 @@ class Results:
             n = self.n_labelled(dataset, name)
             return (n if n == n else 0.0), budget_order(name)
 
-        known = all(self.n_labelled(dataset, name) == self.n_labelled(dataset, name) for name in found)
+        known = all(
+            self.n_labelled(dataset, name) == self.n_labelled(dataset, name) for name in found
+        )
         return sorted(found, key=order if known else budget_order)
 
     def runs(self, dataset: str) -> Iterator[dict[str, Any]]:
@@ -128,7 +133,8 @@ class Results:
         encoder = self.plan["encoders"][entry["encoder"]]
         if encoder.get("source") == "pretrain":
             return 0
-        return {"imagenet": 1, "random": 3, "majority": 4}.get(encoder["method"], 2) + (5 if entry["is_baseline"] else 0)
+        place = {"imagenet": 1, "random": 3, "majority": 4}.get(encoder["method"], 2)
+        return place + (5 if entry["is_baseline"] else 0)
 
     def is_pretrained(self, arm: str) -> bool:
         """Whether an arm's encoder was pretrained here, without labels."""
@@ -144,7 +150,7 @@ class Results:
         return []
 
     def predictions(self, dataset: str, arms: set[str], budget: str) -> pd.DataFrame:
-        """Out-of-fold test predictions of `arms` at `budget`: arm, fold, seed, draw, scan, patient, group, target, prob."""
+        """Out-of-fold test predictions of `arms` at `budget`, a row per scan and training."""
         columns = ["arm", "fold", "seed", "draw", "scan", "patient", "group", "target", "prob"]
         filters = [("role", "==", "test"), ("budget", "==", budget), ("condition", "==", "clean")]
         parts = []
@@ -161,8 +167,18 @@ class Results:
         seen: dict[str, tuple[str, str, str, int, Path]] = {}
         for run in self.runs(dataset):
             folder = run.get("encoder_folder")
-            if folder and self.plan["encoders"][run["encoder"]].get("source") == "pretrain" and folder not in seen:
-                seen[folder] = (run["encoder"], run["recipe"], run["fold"], run["seed"], self.path(folder))
+            if (
+                folder
+                and self.plan["encoders"][run["encoder"]].get("source") == "pretrain"
+                and folder not in seen
+            ):
+                seen[folder] = (
+                    run["encoder"],
+                    run["recipe"],
+                    run["fold"],
+                    run["seed"],
+                    self.path(folder),
+                )
         return list(seen.values())
 
     def history(self, folder: Path) -> pd.DataFrame | None:
@@ -219,7 +235,9 @@ def read_results(
                for path in (plan, scores, contrasts, table) if not Path(path).is_file()]  # fmt: skip
     if missing:
         raise UserError("report", missing)
-    texts = dict.fromkeys(("dataset", "arm", "encoder", "recipe", "protocol", "budget", "unit", "baseline_arm"), str)
+    texts = dict.fromkeys(
+        ("dataset", "arm", "encoder", "recipe", "protocol", "budget", "unit", "baseline_arm"), str
+    )
     # A class or data set may be called "NA": only an empty field is missing.
     known = read_table(scores, "scores")
     frame = pd.read_csv(table, dtype=texts, keep_default_na=False, na_values=[""])

@@ -10,7 +10,18 @@ from matplotlib.figure import Figure
 from fewscans.figures import names, style
 from fewscans.figures.inputs import Results
 
-COLUMNS = ["dataset", "encoder", "recipe", "fold", "seed", "step", "epoch", "loss", "embedding_std", "effective_rank"]
+COLUMNS = [
+    "dataset",
+    "encoder",
+    "recipe",
+    "fold",
+    "seed",
+    "step",
+    "epoch",
+    "loss",
+    "embedding_std",
+    "effective_rank",
+]
 GAUGES = {"loss": "loss", "embedding_std": "embedding SD", "effective_rank": "effective rank"}
 PER_ROW, POINTS, LEGEND_CHARS = 6, 200, 26
 
@@ -46,9 +57,13 @@ def _read(results: Results, dataset: str) -> pd.DataFrame:
     for encoder, recipe, fold, seed, folder in results.encoder_folders(dataset):
         history = results.history(folder)
         if history is not None and len(history):
-            keep = np.unique(np.linspace(0, len(history) - 1, min(POINTS, len(history))).round().astype(int))
+            keep = np.unique(
+                np.linspace(0, len(history) - 1, min(POINTS, len(history))).round().astype(int)
+            )
             parts.append(
-                history.iloc[keep].assign(dataset=dataset, encoder=encoder, recipe=recipe, fold=fold, seed=seed)
+                history.iloc[keep].assign(
+                    dataset=dataset, encoder=encoder, recipe=recipe, fold=fold, seed=seed
+                )
             )
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
 
@@ -57,14 +72,18 @@ def _rows(results: Results, histories: pd.DataFrame) -> list[tuple[str, list[tup
     """(title, encoders with recipes) of each row: one per method, split where it has many."""
     methods: dict[str, list[tuple[str, str]]] = {}
     for encoder, recipe in dict.fromkeys(zip(histories.encoder, histories.recipe, strict=True)):
-        methods.setdefault(results.plan["encoders"][encoder]["method"], []).append((encoder, recipe))
+        methods.setdefault(results.plan["encoders"][encoder]["method"], []).append(
+            (encoder, recipe)
+        )
     rows = []
     for method, pairs in methods.items():
         for start in range(0, len(pairs), PER_ROW):
             part = pairs[start : start + PER_ROW]
             lone = len(pairs) == 1
             more = " (continued)" if start else ""
-            rows.append((results.names.pair(*part[0]) if lone else names.method(method) + more, part))
+            rows.append(
+                (results.names.pair(*part[0]) if lone else names.method(method) + more, part)
+            )
     return rows
 
 

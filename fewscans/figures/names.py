@@ -12,7 +12,12 @@ METRICS = {
     "auroc": "AUROC", "average_precision": "average precision", "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy", "f1": "F1", "precision": "precision", "recall": "recall",
 }  # fmt: skip
-PROTOCOLS = {"linear": "linear probe", "knn": "k-NN", "finetune": "fine-tuned", "prior": "class frequencies"}
+PROTOCOLS = {
+    "linear": "linear probe",
+    "knn": "k-NN",
+    "finetune": "fine-tuned",
+    "prior": "class frequencies",
+}
 NBSP = "\N{NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
 
@@ -91,7 +96,10 @@ class Names:
         titles = {pair: self._pair(*pair) for pair in used}
         counts = Counter(titles.values())
         # Two never share a name: where they would, the plan's own are used.
-        self._pairs = {pair: title if counts[title] == 1 else " @ ".join(pair) for pair, title in titles.items()}
+        self._pairs = {
+            pair: title if counts[title] == 1 else " @ ".join(pair)
+            for pair, title in titles.items()
+        }
 
     def pair(self, encoder: str, recipe: str) -> str:
         """``SimCLR``, ``random, frozen (test_vit)``, ``SimCLR, epochs 50, size 64``."""
@@ -126,7 +134,9 @@ class Names:
         axes = self.config.get("ablations", {}).get(entry["ablation"]) or {}
         base = (self.plan["encoders"].get(axes.get("of", "")) or {}).get("settings") or {}
         said_elsewhere = {"method", "backbone", "patch_size", "transductive"}
-        return _differences({k: v for k, v in settings.items() if k in axes and k not in said_elsewhere}, base)
+        return _differences(
+            {k: v for k, v in settings.items() if k in axes and k not in said_elsewhere}, base
+        )
 
     def _recipe(self, recipe: str) -> list[str]:
         """Nothing for the only recipe of a config, the name of one among several, the changes of an ablated one."""
@@ -141,7 +151,9 @@ class Names:
 
 def _differences(settings: Mapping[str, Any], base: Mapping[str, Any]) -> list[str]:
     return [
-        f"{key.replace('_', ' ')}{NBSP}{_plain(value)}" for key, value in settings.items() if value != base.get(key)
+        f"{key.replace('_', ' ')}{NBSP}{_plain(value)}"
+        for key, value in settings.items()
+        if value != base.get(key)
     ]
 
 

@@ -11,7 +11,11 @@ from fewscans.figures.inputs import Results
 
 def draw(results: Results, dataset: str, look: style.Look) -> tuple[Figure, pd.DataFrame]:
     """A block per masked encoder: the scan, what the network saw of it, and what it made of that."""
-    blocks, numbers = tiles.read(results, dataset, "reconstructions", ("scan", "masked", "filled in"))
+    blocks, numbers = tiles.read(
+        results, dataset, "reconstructions", ("scan", "masked", "filled in")
+    )
     if not blocks:
-        return style.words("No masked method (MAE, SimMIM) was run, so there are no reconstructions."), numbers
+        return style.words(
+            "No masked method (MAE, SimMIM) was run, so there are no reconstructions."
+        ), numbers
     return tiles.sheet(blocks), numbers

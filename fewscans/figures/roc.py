@@ -28,7 +28,11 @@ def draw(results: Results, dataset: str, look: style.Look) -> tuple[Figure, pd.D
     budget, classes = budgets[-1], results.classes(dataset)
     shown = {arm for panel in panels for arm in [*panel.arms, *panel.baselines]}
     predictions = results.predictions(dataset, shown, budget)
-    curves = {arm: curve for arm, part in predictions.groupby("arm") if (curve := mean_curve(part, results.unit))}
+    curves = {
+        arm: curve
+        for arm, part in predictions.groupby("arm")
+        if (curve := mean_curve(part, results.unit))
+    }
     if not curves:
         text = "No ROC curves: in no fold do the test scans hold all classes that a curve needs."
         return style.words(text), pd.DataFrame(columns=COLUMNS)
@@ -41,7 +45,7 @@ def draw(results: Results, dataset: str, look: style.Look) -> tuple[Figure, pd.D
         for arm, kind in lines:
             if arm in curves:
                 mean, low, high, _ = curves[arm]
-                one.plot(GRID, mean, **{**kind, "marker": None})
+                one.plot(GRID, mean, color=kind["color"], linestyle=kind["linestyle"])
                 one.fill_between(GRID, low, high, color=kind["color"], alpha=0.12, linewidth=0)
         _areas(one, results, dataset, budget, lines)
         one.set_aspect("equal")
@@ -60,8 +64,8 @@ def draw(results: Results, dataset: str, look: style.Look) -> tuple[Figure, pd.D
 def _areas(axes: Axes, results: Results, dataset: str, budget: str, lines: list) -> None:
     """AUROC of the table at the lower right, in the line's colour; the text is the table's, not this curve's."""
     scores = results.scores
-    at = (scores.dataset == dataset) & (scores.budget == budget) & (scores.unit == results.unit) & (scores.metric == "auroc")
-    known = scores[at].set_index("arm").value
+    at = (scores.dataset == dataset) & (scores.budget == budget) & (scores.unit == results.unit)
+    known = scores[at & (scores.metric == "auroc")].set_index("arm").value
     said = [(arm, kind["color"]) for arm, kind in lines if arm in known.index]
     lines_of_text = [(names.number(known[arm]), colour) for arm, colour in reversed(said)]
     for i, (text, colour) in enumerate([*lines_of_text, ("AUROC", style.MUTED)] if said else []):
@@ -69,7 +73,9 @@ def _areas(axes: Axes, results: Results, dataset: str, budget: str, lines: list)
                   transform=axes.transAxes)  # fmt: skip
 
 
-def mean_curve(part: pd.DataFrame, unit: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, int] | None:
+def mean_curve(
+    part: pd.DataFrame, unit: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int] | None:
     """True positive rate on `GRID`: mean, lowest and highest over folds, and the number of curves; None without any.
 
     With one fold (an official split) the range is over seeds and draws. With more than two classes a curve is the
@@ -98,9 +104,14 @@ def by_unit(part: pd.DataFrame, unit: str) -> tuple[np.ndarray, np.ndarray]:
     target = part.target.to_numpy()
     if not unit.startswith("patient"):
         return target, prob
-    keys, code = np.unique(part.patient.to_numpy().astype(str) + "\0" + target.astype(str), return_inverse=True)
+    keys, code = np.unique(
+        part.patient.to_numpy().astype(str) + "\0" + target.astype(str), return_inverse=True
+    )
     count = np.bincount(code, minlength=len(keys))
-    mean = np.stack([np.bincount(code, weights=column, minlength=len(keys)) / count for column in prob.T], axis=1)
+    mean = np.stack(
+        [np.bincount(code, weights=column, minlength=len(keys)) / count for column in prob.T],
+        axis=1,
+    )
     first = np.zeros(len(keys), dtype=target.dtype)
     first[code] = target
     return first, mean
@@ -108,7 +119,9 @@ def by_unit(part: pd.DataFrame, unit: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _macro(target: np.ndarray, prob: np.ndarray) -> np.ndarray | None:
     positives = [1] if prob.shape[1] == 2 else range(prob.shape[1])
-    curves = [_curve(target == k, prob[:, k]) for k in positives if 0 < (target == k).sum() < len(target)]
+    curves = [
+        _curve(target == k, prob[:, k]) for k in positives if 0 < (target == k).sum() < len(target)
+    ]
     return np.mean(curves, axis=0) if curves else None
 
 

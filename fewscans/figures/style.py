@@ -43,7 +43,16 @@ PROTOCOLS: dict[str, tuple[str, str]] = {
     "linear": ("o", "-"), "finetune": ("s", "--"), "knn": ("^", "-."), "prior": ("D", ":"),
 }  # fmt: skip
 MARKERS = "osD^vP*X<>"
-LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 2, 2, 2)))
+LINES: tuple[Any, ...] = (
+    "-",
+    "--",
+    "-.",
+    ":",
+    (0, (5, 1)),
+    (0, (3, 1, 1, 1)),
+    (0, (1, 1)),
+    (0, (7, 2, 2, 2)),
+)
 
 RC = {
     "font.family": "DejaVu Sans", "font.size": TEXT_PT, "axes.titlesize": TITLE_PT, "axes.labelsize": TEXT_PT,
@@ -91,7 +100,12 @@ def look(palette: str = "colorblind") -> Iterator[Look]:
     except ValueError:
         raise UserError(
             "report settings",
-            [("report.palette", f"'{palette}' is not a seaborn palette. Good ones: colorblind, deep, muted, Set2.")],
+            [
+                (
+                    "report.palette",
+                    f"'{palette}' is not a seaborn palette. Good ones: colorblind, deep, muted, Set2.",
+                )
+            ],
         ) from None
     with mpl.rc_context(RC):
         yield Look(colours)
@@ -139,7 +153,13 @@ def columns_of(n: int, most: int) -> int:
 def legend_below(figure: Figure, handles: Sequence[Any], columns: int = 5) -> None:
     """Legend under all panels, where it hides nothing."""
     labels = [str(handle.get_label()) for handle in handles]
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), columnspacing=1.4)
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=min(columns, len(labels)),
+        columnspacing=1.4,
+    )
 
 
 def handle(label: str, **kind: Any) -> Line2D:
@@ -177,4 +197,6 @@ def _few_colours(image: Image.Image) -> Image.Image:
     bands = image.convert("RGB").split()
     if bands[0] == bands[1] == bands[2]:
         return bands[0]
-    return image.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    return image.convert("RGB").quantize(
+        256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
+    )

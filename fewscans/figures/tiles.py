@@ -13,7 +13,18 @@ from matplotlib.figure import Figure
 from fewscans.figures import style
 from fewscans.figures.inputs import Results
 
-COLUMNS = ["dataset", "encoder", "recipe", "fold", "seed", "picture", "row", "mean", "sd", "difference"]
+COLUMNS = [
+    "dataset",
+    "encoder",
+    "recipe",
+    "fold",
+    "seed",
+    "picture",
+    "row",
+    "mean",
+    "sd",
+    "difference",
+]
 
 
 @dataclass(frozen=True)
@@ -24,7 +35,9 @@ class Block:
     rows: dict[str, np.ndarray]
 
 
-def read(results: Results, dataset: str, kind: str, labels: Sequence[str]) -> tuple[list[Block], pd.DataFrame]:
+def read(
+    results: Results, dataset: str, kind: str, labels: Sequence[str]
+) -> tuple[list[Block], pd.DataFrame]:
     """Blocks of the first fold and seed of each encoder that has such pictures, and their gray levels."""
     blocks: dict[tuple[str, str], Block] = {}
     numbers = []
@@ -33,7 +46,11 @@ def read(results: Results, dataset: str, kind: str, labels: Sequence[str]) -> tu
             continue
         rows = dict(zip(labels, arrays, strict=False))
         blocks[encoder, recipe] = Block(results.names.pair(encoder, recipe), rows)
-        numbers.append(_gray_levels(rows).assign(dataset=dataset, encoder=encoder, recipe=recipe, fold=fold, seed=seed))
+        numbers.append(
+            _gray_levels(rows).assign(
+                dataset=dataset, encoder=encoder, recipe=recipe, fold=fold, seed=seed
+            )
+        )
     frame = pd.concat(numbers, ignore_index=True) if numbers else pd.DataFrame(columns=COLUMNS)
     return list(blocks.values()), frame[COLUMNS]
 
@@ -46,7 +63,15 @@ def _gray_levels(rows: dict[str, np.ndarray]) -> pd.DataFrame:
         values = pictures.astype(float) / 255
         for i, one in enumerate(values):
             difference = float(np.abs(one - first[i]).mean())
-            found.append({"picture": i, "row": label, "mean": one.mean(), "sd": one.std(), "difference": difference})
+            found.append(
+                {
+                    "picture": i,
+                    "row": label,
+                    "mean": one.mean(),
+                    "sd": one.std(),
+                    "difference": difference,
+                }
+            )
     return pd.DataFrame(found)
 
 
@@ -64,7 +89,10 @@ def sheet(blocks: list[Block]) -> Figure:
     wide = int((block_inch - 0.1) * style.TITLE_CHARS_PER_INCH)
     titles = [style.wrap(style.shown(block.title, 80), wide) for block in blocks]
     title_inch = 0.12 + 0.13 * max(title.count("\n") + 1 for title in titles)
-    width, height = max(style.NARROW_INCH, across * block_inch), down * (depth * tile + title_inch + 0.08)
+    width, height = (
+        max(style.NARROW_INCH, across * block_inch),
+        down * (depth * tile + title_inch + 0.08),
+    )
     figure = Figure(figsize=(width, height))
     for b, block in enumerate(blocks):
         left = (b % across) * block_inch + label_inch
@@ -76,7 +104,12 @@ def sheet(blocks: list[Block]) -> Figure:
             figure.text((left - 0.06) / width, (y + tile / 2) / height, style.wrap(label, 9), va="center", ha="right",
                         fontsize=style.SMALL_PT)  # fmt: skip
             for i, picture in enumerate(pictures[:n]):
-                box = ((left + i * tile) / width, y / height, 0.96 * tile / width, 0.96 * tile / height)
+                box = (
+                    (left + i * tile) / width,
+                    y / height,
+                    0.96 * tile / width,
+                    0.96 * tile / height,
+                )
                 _tile(figure.add_axes(box), picture)
     return figure
 

@@ -13,5 +13,7 @@ def draw(results: Results, dataset: str, look: style.Look) -> tuple[Figure, pd.D
     """A block per encoder: the scan, and two views of it as drawn in the first epoch."""
     blocks, numbers = tiles.read(results, dataset, "views", ("scan", "view 1", "view 2"))
     if not blocks:
-        return style.words("No encoder was pretrained here, so there are no augmented views."), numbers
+        return style.words(
+            "No encoder was pretrained here, so there are no augmented views."
+        ), numbers
     return tiles.sheet(blocks), numbers

@@ -50,6 +50,8 @@ class Method(nn.Module):
     """Peak learning rate at a batch of 256, for AdamW."""
     weight_decay: ClassVar[float]
     """Default."""
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
+    """Of AdamW."""
 
     def __init__(self, encoder: nn.Module, settings: Any, *, size: int, channels: int) -> None:
         super().__init__()

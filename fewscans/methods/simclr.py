@@ -21,8 +21,9 @@ class SimCLR(Method):
 
     policy_kind: ClassVar[augment.Kind] = "ssl"
     n_views: ClassVar[int] = 2
-    # The paper's LARS serves batches of thousands; for AdamW and a hundred scans this is the usual rate.
-    base_lr: ClassVar[float] = 2e-3
+    # The paper's LARS serves batches of thousands. For AdamW, of 1e-3, 2e-3 and 4e-3 this had the lowest
+    # loss after 180 steps on CT slices at 48 pixels (a choice that takes no label).
+    base_lr: ClassVar[float] = 4e-3
     weight_decay: ClassVar[float] = 1e-4
 
     def __init__(self, encoder: nn.Module, settings: Any, *, size: int, channels: int) -> None:

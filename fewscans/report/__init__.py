@@ -30,9 +30,7 @@ def write_report(
     write_text(page, render(results, settings, drawn))
 
 
-def render(
-    results: Results, settings: ReportSettings, drawn: dict[str, dict[str, Path]]
-) -> str:
+def render(results: Results, settings: ReportSettings, drawn: dict[str, dict[str, Path]]) -> str:
     """HTML of the page; `drawn` is data set -> figure name -> PNG."""
     from fewscans.report import answer, audit, methods, tables, words
     from fewscans.report.template import environment
@@ -45,7 +43,10 @@ def render(
             "tables": tables.main_tables(results, name),
             "metrics": tables.all_metrics(results, name),
             "flags": words.explain_flags(tables.flags_of(results, name)),
-            "figures": [_figure(results, name, key, png, settings.embedding) for key, png in drawn[name].items()],
+            "figures": [
+                _figure(results, name, key, png, settings.embedding)
+                for key, png in drawn[name].items()
+            ],
             "audit": audit.audit(results, name),
         }
         for name in results.datasets

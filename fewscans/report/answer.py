@@ -75,8 +75,8 @@ def headline(results: Results, dataset: str, asked: list[Any]) -> str:
     gain, ruled_out = f"{results.compare.smallest_gain:g}", counts["no gain"] + counts["worse"]
     rest = f"; {counts['cannot tell']} cannot be told" if counts["cannot tell"] else ""
     return (
-        f"No gain over {baseline} was shown in {names.count(n, 'comparison')}. A gain of {gain} or more is ruled out in "
-        f"{ruled_out}{rest}.{worse}"
+        f"No gain over {baseline} was shown in {names.count(n, 'comparison')}. A gain of {gain} or more is "
+        f"ruled out in {ruled_out}{rest}.{worse}"
     )
 
 
@@ -95,8 +95,14 @@ def detectable(asked: list[Any]) -> str:
     open_ = [row for row in asked if row.verdict == "cannot tell"]
     judged = [row for row in open_ if UNKNOWN not in split_flags(row.flags)]
     if open_ and not judged:
-        return "There are too few trainings to judge by: more seeds, or more draws of a budget, would allow a verdict."
-    sizes = [row.smallest_detectable for row in judged if row.smallest_detectable == row.smallest_detectable]
+        return (
+            "There are too few trainings to judge by; more seeds and draws would allow a verdict."
+        )
+    sizes = [
+        row.smallest_detectable
+        for row in judged
+        if row.smallest_detectable == row.smallest_detectable
+    ]
     if not sizes:
         return ""
     low, high = names.number(min(sizes)), names.number(max(sizes))
@@ -114,7 +120,9 @@ def sentence(results: Results, row: Any) -> dict[str, str]:
         if UNKNOWN in split_flags(row.flags):
             text += "; too few trainings to judge by"
         elif row.smallest_detectable == row.smallest_detectable:
-            text += f"; a difference of {names.number(row.smallest_detectable)} could have been shown"
+            text += (
+                f"; a difference of {names.number(row.smallest_detectable)} could have been shown"
+            )
     return {
         "arm": results.names.arm(row.arm),
         "verdict": row.verdict,
@@ -124,7 +132,9 @@ def sentence(results: Results, row: Any) -> dict[str, str]:
 
 
 def _cell(row: Any) -> dict[str, str] | None:
-    return None if row is None else {"verdict": row.verdict, "diff": names.number(row.diff, sign=True)}
+    return (
+        None if row is None else {"verdict": row.verdict, "diff": names.number(row.diff, sign=True)}
+    )
 
 
 def chosen(results: Results, dataset: str) -> list[str]:

@@ -33,7 +33,9 @@ def audit(results: Results, dataset: str) -> dict[str, Any]:
     if found is None:
         return {"known": False, "checks": [], "n_warnings": 0}
     checks = []
-    for check, part in found.fillna({"action": "", "path": "", "message": ""}).groupby("check", sort=False):
+    for check, part in found.fillna({"action": "", "path": "", "message": ""}).groupby(
+        "check", sort=False
+    ):
         counts = part.severity.value_counts().to_dict()
         found_as = sorted(counts, key=lambda name: RANK.get(name, 3))
         shown = part.head(MOST_SHOWN)
@@ -42,7 +44,9 @@ def audit(results: Results, dataset: str) -> dict[str, Any]:
                 "check": check,
                 "title": TITLES.get(str(check), str(check).replace("-", " ")),
                 "severity": found_as[0],
-                "severities": [f"{counts[name]} {name}" for name in found_as] if len(counts) > 1 else found_as,
+                "severities": [f"{counts[name]} {name}" for name in found_as]
+                if len(counts) > 1
+                else found_as,
                 "n": len(part),
                 "actions": [action for action in dict.fromkeys(part.action) if action],
                 "rows": shown[["path", "message"]].to_dict("records"),

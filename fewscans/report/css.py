@@ -9,7 +9,8 @@ body { margin: 0; color: var(--ink); background: #fff;
 main, header, footer { max-width: 1180px; margin: 0 auto; padding: 0 20px; }
 header { padding-top: 36px; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .4rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.45rem; margin: 3rem 0 .6rem; padding-top: .8rem; border-top: 2px solid var(--ink); overflow-wrap: anywhere; }
+h2 { font-size: 1.45rem; margin: 3rem 0 .6rem; padding-top: .8rem; border-top: 2px solid var(--ink);
+  overflow-wrap: anywhere; }
 h3 { font-size: 1.12rem; margin: 2.2rem 0 .5rem; }
 h4 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
 p { margin: .5rem 0; max-width: 84ch; overflow-wrap: anywhere; }
@@ -45,7 +46,8 @@ figure { margin: 1.4rem 0 2.2rem; }
 figure img { max-width: 100%; height: auto; display: block; }
 figcaption { font-size: .92rem; color: var(--muted); max-width: 80ch; margin-top: .5rem; }
 figcaption b { color: var(--ink); }
-dl { display: grid; grid-template-columns: minmax(9em, max-content) 1fr; gap: .3rem 1.2rem; margin: .8rem 0; font-size: .95rem; }
+dl { display: grid; grid-template-columns: minmax(9em, max-content) 1fr; gap: .3rem 1.2rem;
+  margin: .8rem 0; font-size: .95rem; }
 dt { font-weight: 600; overflow-wrap: anywhere; } dd { margin: 0; max-width: 76ch; overflow-wrap: anywhere; }
 details { margin: .7rem 0; } summary { cursor: pointer; color: var(--link); }
 ul { padding-left: 1.2em; margin: .3rem 0; } li { margin: .15rem 0; max-width: 84ch; overflow-wrap: anywhere; }

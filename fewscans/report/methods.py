@@ -18,7 +18,7 @@ QUIET = {"method", "backbone", "checkpoint_minutes", "transductive"}
 
 
 def cohort(results: Results, dataset: str) -> str:
-    """``148 scans of 60 patients: benign 80, malignant 68 scans; 12 without a label.``"""
+    """``148 scans of 60 patients ... Scans by class: benign 80, malignant 68.``, in words."""
     path = results.path(results.plan["datasets"][dataset]["labels"])
     if not path.is_file():
         return ""
@@ -48,7 +48,11 @@ def methods(results: Results) -> dict[str, Any]:
 
 
 def _facts(results: Results, config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    validation, score = config.get("validation") or {}, config.get("score") or {}
+    trainings = [
+        names.count((config.get("validation") or {}).get(f"{one}s", 1), one)
+        for one in ("seed", "draw")
+    ]
+    score = config.get("score") or {}
     found = []
     for name, entry in results.plan["datasets"].items():
         if entry["split"] == "official":
@@ -62,8 +66,7 @@ def _facts(results: Results, config: Mapping[str, Any]) -> list[tuple[str, str]]
         if entry.get("source"):
             found.append((f"Source of {name}", str(entry["source"])))
     found += [
-        ("Trainings", f"{names.count(validation.get('seeds', 1), 'seed')}; {names.count(validation.get('draws', 1), 'draw')} "
-                      "of each budget smaller than all, nested, the same for every arm."),
+        ("Trainings", f"{'; '.join(trainings)} of each budget smaller than all, nested, the same for every arm."),
         ("Pretraining", "Inside each training fold: test groups are never seen. The last epoch is kept."),
         ("Choices", "By inner folds of the labelled budget alone; documented defaults where it is too small."),
         ("Scores", "AUROC and average precision per fold, averaged; counting metrics pooled over folds. Draws and "
@@ -106,7 +109,9 @@ def _encoders(results: Results) -> list[dict[str, str]]:
                 "network": str(entry.get("backbone", "")),
                 "recipe": recipe,
                 "settings": _settings(settings, QUIET),
-                "scans": f"{min(scans)} to {max(scans)}" if scans and min(scans) != max(scans) else str(*scans[:1]),
+                "scans": f"{min(scans)} to {max(scans)}"
+                if scans and min(scans) != max(scans)
+                else str(*scans[:1]),
                 "seconds": seconds(sum(took)) if took else "",
                 "device": str(facts[0].get("device_name", "")),
             }
@@ -139,7 +144,12 @@ def _versions(results: Results) -> str:
     for dataset in results.datasets:
         for *_, folder in results.encoder_folders(dataset):
             if (folder / "encoder.json").is_file():
-                found |= json.loads((folder / "encoder.json").read_text(encoding="utf-8")).get("versions") or {}
+                found |= (
+                    json.loads((folder / "encoder.json").read_text(encoding="utf-8")).get(
+                        "versions"
+                    )
+                    or {}
+                )
                 break
     for package in PACKAGES:
         if package not in found:
@@ -155,7 +165,11 @@ def _digests(results: Results) -> list[tuple[str, str]]:
     for column in results.table.columns:
         if "digest" in column:
             for dataset in results.datasets:
-                values = results.table.loc[results.table.dataset == dataset, column].dropna().unique()
+                values = (
+                    results.table.loc[results.table.dataset == dataset, column].dropna().unique()
+                )
                 if len(values) == 1 and str(values[0]) not in found.values():
-                    found[f"{dataset}: {column.replace('_digest', '').replace('digest_', '')}"] = str(values[0])
+                    found[f"{dataset}: {column.replace('_digest', '').replace('digest_', '')}"] = (
+                        str(values[0])
+                    )
     return list(found.items())

@@ -13,19 +13,25 @@ from fewscans.figures.inputs import Results
 
 def split_flags(text: object) -> list[str]:
     """Flags of a cell; they are words with hyphens, whatever stands between them."""
-    return [] if pd.isna(text) else [flag for flag in re.split(r"[^a-zA-Z0-9_-]+", str(text)) if flag]
+    return (
+        [] if pd.isna(text) else [flag for flag in re.split(r"[^a-zA-Z0-9_-]+", str(text)) if flag]
+    )
 
 
 def flags_of(results: Results, dataset: str) -> set[str]:
     """All flags of a data set's rows, scores and contrasts."""
     frames = (results.table, results.scores, results.contrasts)
-    cells = [cell for f in frames if "flags" in f.columns for cell in f["flags"][f["dataset"] == dataset]]
+    cells = [
+        cell for f in frames if "flags" in f.columns for cell in f["flags"][f["dataset"] == dataset]
+    ]
     return {flag for cell in cells for flag in split_flags(cell)}
 
 
 def main_tables(results: Results, dataset: str) -> list[dict[str, Any]]:
     """A table per unit, the figures' unit first: rows by budget, arms in the order of the figures."""
-    scores = results.scores[(results.scores.dataset == dataset) & (results.scores.metric == results.metric)]
+    scores = results.scores[
+        (results.scores.dataset == dataset) & (results.scores.metric == results.metric)
+    ]
     units = sorted(dict.fromkeys(scores.unit), key=lambda unit: unit != results.unit)
     return [_table(results, dataset, unit, scores[scores.unit == unit]) for unit in units]
 
@@ -41,11 +47,19 @@ def _table(results: Results, dataset: str, unit: str, scores: pd.DataFrame) -> d
     groups = []
     for budget in results.budgets(dataset):
         rows = [
-            _row(results, arm, value[arm, budget], diff.get((arm, budget)), said.get((arm, budget), {}))
+            _row(
+                results,
+                arm,
+                value[arm, budget],
+                diff.get((arm, budget)),
+                said.get((arm, budget), {}),
+            )
             for arm in results.scored_arms(dataset)
             if (arm, budget) in value
         ]
-        groups.append({"budget": names.labelled(budget, results.n_labelled(dataset, budget)), "rows": rows})
+        groups.append(
+            {"budget": names.labelled(budget, results.n_labelled(dataset, budget)), "rows": rows}
+        )
     n = scores.n_groups.dropna()
     return {
         "unit": unit,
@@ -55,23 +69,26 @@ def _table(results: Results, dataset: str, unit: str, scores: pd.DataFrame) -> d
     }
 
 
-def _row(results: Results, arm: str, score: Any, contrast: Any, said: dict[str, Any]) -> dict[str, Any]:
-    row = {
+def _row(
+    results: Results, arm: str, score: Any, contrast: Any, said: dict[str, Any]
+) -> dict[str, Any]:
+    flags = split_flags(said.get("flags", score.flags))
+    row: dict[str, Any] = {
         "arm": results.names.arm(arm),
         "pretrained": results.is_pretrained(arm),
         "baseline": bool(results.arms[arm]["is_baseline"]),
         "value": names.number(score.value, 3),
         "interval": _interval(score.low, score.high),
-        "flags": split_flags(said.get("flags", score.flags)),
+        "flags": flags,
         "seconds": seconds(said.get("device_seconds")),
         "verdict": "",
-    }
+    }  # fmt: skip
     if contrast is not None:
         row |= {
             "diff": names.number(contrast.diff, 3, sign=True),
             "diff_interval": _interval(contrast.low, contrast.high),
             "verdict": contrast.verdict,
-            "flags": list(dict.fromkeys([*row["flags"], *split_flags(contrast.flags)])),
+            "flags": list(dict.fromkeys([*flags, *split_flags(contrast.flags)])),
             "detectable": "",
         }
         if "training-variance-unknown" not in row["flags"]:

@@ -112,7 +112,8 @@ BLOCK = """
 <td>{{ verdict(row.verdict) }}</td><td class="n">{{ row.detectable }}</td>
 {%- else %}<td></td><td>{% if row.baseline %}baseline{% endif %}</td><td></td>{% endif %}
 <td class="n">{{ row.seconds }}</td><td class="nowrap">
-{%- for flag in block.flags if flag.flag in row.flags %}<span class="flag" title="{{ flag.flag }}">{{ flag.letter }}</span>
+{%- for flag in block.flags if flag.flag in row.flags %}
+<span class="flag" title="{{ flag.flag }}">{{ flag.letter }}</span>
 {%- endfor %}</td></tr>
 {%- endfor %}
 </tbody>
@@ -143,7 +144,8 @@ five.</p>
 <h3>Figures</h3>
 {%- for figure in block.figures %}
 <figure id="{{ figure.id }}">
-<div class="picture"><img src="{{ figure.src }}" width="{{ figure.width }}" alt="{{ figure.title }}, {{ block.name }}"></div>
+<div class="picture"><img src="{{ figure.src }}" width="{{ figure.width }}"
+alt="{{ figure.title }}, {{ block.name }}"></div>
 <figcaption><b>{{ figure.title }}.</b> {{ figure.caption | coded }}</figcaption>
 </figure>
 {%- endfor %}
@@ -164,7 +166,9 @@ five.</p>
 {%- for check in block.audit.checks %}
 <details{% if check.check == "shortcut" %} open{% endif %}><summary>{{ check.title }} ({{ check.n }})</summary>
 <ul>
-{%- for row in check.rows %}<li>{% if row.path %}<code>{{ row.path }}</code>: {% endif %}{{ row.message | coded }}</li>{% endfor -%}
+{%- for row in check.rows %}
+<li>{% if row.path %}<code>{{ row.path }}</code>: {% endif %}{{ row.message | coded }}</li>
+{%- endfor -%}
 {%- if check.more > 0 %}<li>and {{ check.more }} more, in the audit's own table</li>{% endif -%}
 </ul></details>
 {%- endfor %}

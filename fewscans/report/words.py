@@ -48,7 +48,8 @@ CAPTIONS = {
         "Marks are differences in {metric} from {baseline} with the same network, images and labels; lines are "
         "{level} intervals that hold together for all arms of a panel. Filled triangles upwards are gains, downwards "
         "losses; hollow circles cannot be told. The shaded strip is smaller than the smallest gain of interest "
-        "({gain}, dotted): a line that ends left of the dotted one rules such a gain out. An arrow means that the interval goes on.",
+        "({gain}, dotted): a line that ends left of the dotted one rules such a gain out. An arrow means that the "
+        "interval goes on.",
     ),
     "budget": (
         "How much labels are worth",
@@ -60,7 +61,8 @@ CAPTIONS = {
     "roc": (
         "ROC curves",
         "Out-of-fold test predictions per {unit} at the largest budget. The line is the mean over folds, seeds and "
-        "draws, the band the range over folds (over trainings, with an official split). With two classes the last one is positive; with more, it is the mean of "
+        "draws, the band the range over folds (over trainings, with an official split). "
+        "With two classes the last one is positive; with more, it is the mean of "
         "each class against the rest. Numbers are the table's AUROC.",
     ),
     "learning": (
@@ -117,7 +119,9 @@ def rst(name: str) -> str:
         metric="the chosen metric", baseline="the baseline", unit="patient (or scan)", level="95 %",
         gain="the dotted line", picture="t-SNE",
     ).replace("(the dotted line, dotted)", "(dotted)")  # fmt: skip
-    body = textwrap.fill(filled[0].upper() + filled[1:].replace("`", "``"), 100, break_on_hyphens=False)
+    body = textwrap.fill(
+        filled[0].upper() + filled[1:].replace("`", "``"), 100, break_on_hyphens=False
+    )
     return f"**{title}.**\n\n{body}\n"
 
 
@@ -140,5 +144,6 @@ def explain_flags(flags: Iterable[str]) -> list[dict[str, str]]:
     known += [(flag, flag.replace("-", " ")) for flag in sorted(found - FLAGS.keys())]
     letters = string.ascii_lowercase + string.ascii_uppercase
     return [
-        {"letter": letter, "flag": flag, "text": text} for letter, (flag, text) in zip(letters, known, strict=False)
+        {"letter": letter, "flag": flag, "text": text}
+        for letter, (flag, text) in zip(letters, known, strict=False)
     ]
