@@ -13,6 +13,7 @@ import pytest
 from fewscans.verdict import (
     joint_correlation,
     joint_intervals,
+    moderated,
     paired_difference,
     simultaneous_level,
     verdict,
@@ -122,6 +123,21 @@ def test_spread_between_trainings_must_be_seen(folds, draws, seeds, complete, kn
     # one transductive encoder for all folds: they say nothing of its luck
     shared = paired_difference(0.1, cells, resampled, complete_labels=complete, shared_encoder=True)
     assert shared.known is (known and seeds > 1)
+
+
+def test_no_training_part_is_far_below_the_others() -> None:
+    rng = np.random.default_rng(0)
+    steady, shaky = np.zeros((3, 2, 1)), np.array([[[0.0], [2.0]]] * 3)
+    found = [
+        paired_difference(0.1, cells, rng.normal(size=(2, 1, 50))) for cells in (steady, shaky)
+    ]
+    assert found[0].training == 0
+    raised = moderated(found)
+    assert raised[0].training == pytest.approx(
+        found[1].training / 4
+    )  # half of the mean of 0 and it
+    assert raised[1] == found[1]
+    assert moderated(found[:1]) == found[:1]
 
 
 def test_the_same_predictions_differ_by_nothing() -> None:

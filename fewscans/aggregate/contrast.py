@@ -89,12 +89,11 @@ def contrast_rows(
         correlation = _correlation(shown, metric)
         intervals = joint_intervals(differences, correlation, 1 - confidence, *key, budget, metric)
         for pair, difference, (low, high) in zip(shown, differences, intervals, strict=True):
-            flags = (
-                set(pair.flags) if difference.known else {*pair.flags, "training-variance-unknown"}
-            )
+            flags = pair.flags | (set() if difference.known else {"training-variance-unknown"})
             rows.append({
-                "arm": pair.arm, "baseline_arm": pair.baseline, "budget": budget, "metric": metric, "diff": difference.diff,
-                "low": low, "high": high, "se": difference.se, "smallest_detectable": difference.smallest_detectable,
+                "arm": pair.arm, "baseline_arm": pair.baseline, "budget": budget, "metric": metric,
+                "diff": difference.diff, "low": low, "high": high, "se": difference.se,
+                "smallest_detectable": difference.smallest_detectable,
                 "verdict": verdict(low, high, smallest_gain) if difference.known else "cannot tell",
                 "method": "patients and trainings" if difference.known else "patients alone",
                 "flags": " ".join(sorted(flags)),
@@ -103,7 +102,7 @@ def contrast_rows(
 
 
 def _pair(arm: str, base: str, a: Scored, b: Scored) -> Pair:
-    """Differences training by training; one that knows no seed or draw (majority) stands for all of the other's."""
+    """Differences training by training; an arm with a lone seed (majority) stands for all of the other's."""
     flags: set[str] = set()
     draws, seeds = (a.trainings.draws, b.trainings.draws), (a.trainings.seeds, b.trainings.seeds)
     for of_a, of_b in (draws, seeds):

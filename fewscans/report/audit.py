@@ -7,6 +7,7 @@ from typing import Any
 from fewscans.figures.inputs import Results
 
 TITLES = {
+    "values": "Values brought to one scale",
     "unreadable": "Files that cannot be read",
     "not-in-table": "Files that the label table does not name",
     "blank": "Blank or constant images",
