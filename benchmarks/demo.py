@@ -27,9 +27,20 @@ def run(folder: Path) -> float:
     """Seconds of the demo from nothing, run in `folder`."""
     began = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder),
-         "--cores", str(CORES)],
-        cwd=ROOT, check=True, capture_output=True,
+        [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--snakefile",
+            str(ROOT / "Snakefile"),
+            "--directory",
+            str(folder),
+            "--cores",
+            str(CORES),
+        ],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
     )
     return time.perf_counter() - began
 
@@ -40,12 +51,20 @@ def stages(folder: Path) -> pd.DataFrame:
     for path in sorted((folder / "work/benchmarks").rglob("*.tsv")):
         rule = path.relative_to(folder / "work/benchmarks").parts[0].removesuffix(".tsv")
         rows.append({"rule": rule, "seconds": float(pd.read_csv(path, sep="\t")["s"].iloc[0])})
-    return pd.DataFrame(rows).groupby("rule")["seconds"].agg(["count", "sum"]).rename(columns={"count": "jobs", "sum": "seconds"})
+    return (
+        pd.DataFrame(rows)
+        .groupby("rule")["seconds"]
+        .agg(["count", "sum"])
+        .rename(columns={"count": "jobs", "sum": "seconds"})
+    )
 
 
 def training_seconds(folder: Path) -> dict[str, float]:
     """Recorded training seconds of pretraining and of fine-tuning."""
-    pretrain = sum(json.loads(p.read_text())["device_seconds"] for p in folder.glob("work/encoders/*/*/*/*/*/encoder.json"))
+    pretrain = sum(
+        json.loads(p.read_text())["device_seconds"]
+        for p in folder.glob("work/encoders/*/*/*/*/*/encoder.json")
+    )
     finetune = 0.0
     for path in folder.glob("work/predictions/*/*/*/*/*/predictions.parquet"):
         metadata = json.loads(pq.read_schema(path).metadata[b"fewscans"])
@@ -55,7 +74,9 @@ def training_seconds(folder: Path) -> dict[str, float]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--of", help="folder of a finished run")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -67,8 +88,10 @@ def main() -> None:
     busy, trained = table["seconds"].sum(), sum(training.values())
     print(f"\njobs' seconds {busy:.0f}, of them training {trained:.0f} ({trained / busy:.0%})")
     if wall is not None:
-        print(f"wall {wall:.0f} s on {CORES} cores: training is {trained / (CORES * wall):.0%} of the cores' time, "
-              f"everything else {1 - trained / (CORES * wall):.0%}")
+        print(
+            f"wall {wall:.0f} s on {CORES} cores: training is {trained / (CORES * wall):.0%} of the cores' time, "
+            f"everything else {1 - trained / (CORES * wall):.0%}"
+        )
 
 
 if __name__ == "__main__":

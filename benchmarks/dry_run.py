@@ -1,4 +1,4 @@
-"""Seconds of ``snakemake -n`` on a config of 2,000 jobs, against a bare Snakefile with 2,000 jobs; and of nothing to do.
+"""Seconds of ``snakemake -n`` on 2,000 jobs, against a bare Snakefile with as many; and of nothing to do.
 
     python benchmarks/dry_run.py [--jobs 2000] [--repeats 3]
 
@@ -42,7 +42,12 @@ def our_config(jobs: int) -> dict:
         },
         "baselines": ["majority", "random", "scratch"],
         "validation": {"folds": 2, "seeds": min(100, max(1, jobs // (per_seed * 5))), "draws": 1},
-        "ablations": {"a": {"of": "simclr", "epochs": [10, 20, 30, 40, 50, 60, 70, 80, 90][: max(1, jobs // 250)]}},
+        "ablations": {
+            "a": {
+                "of": "simclr",
+                "epochs": [10, 20, 30, 40, 50, 60, 70, 80, 90][: max(1, jobs // 250)],
+            }
+        },
     }
 
 
@@ -50,28 +55,46 @@ def dry_run(folder: Path, *arguments: str) -> tuple[float, int]:
     """(seconds, jobs) of one dry-run in `folder`."""
     began = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", *arguments], cwd=folder, text=True,
-        capture_output=True, check=True,
+        [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", *arguments],
+        cwd=folder,
+        text=True,
+        capture_output=True,
+        check=True,
     )
     seconds = time.perf_counter() - began
-    totals = [line.split()[1] for line in (done.stdout + done.stderr).splitlines() if line.startswith("total")]
+    totals = [
+        line.split()[1]
+        for line in (done.stdout + done.stderr).splitlines()
+        if line.startswith("total")
+    ]
     return seconds, int(totals[-1]) if totals else 0
 
 
 def main() -> None:
     """Print seconds, jobs and ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--jobs", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--nothing", help="folder of a finished run: time a run with nothing to do there")
+    parser.add_argument(
+        "--nothing", help="folder of a finished run: time a run with nothing to do there"
+    )
     arguments = parser.parse_args()
     if arguments.nothing:
         times = []
         for _ in range(arguments.repeats):
             began = time.perf_counter()
-            subprocess.run([sys.executable, "-m", "snakemake"], cwd=arguments.nothing, check=True, capture_output=True)
+            subprocess.run(
+                [sys.executable, "-m", "snakemake"],
+                cwd=arguments.nothing,
+                check=True,
+                capture_output=True,
+            )
             times.append(time.perf_counter() - began)
-        print(f"nothing to do: median {statistics.median(times):.1f} s ({min(times):.1f} to {max(times):.1f})")
+        print(
+            f"nothing to do: median {statistics.median(times):.1f} s ({min(times):.1f} to {max(times):.1f})"
+        )
         return
     with tempfile.TemporaryDirectory() as name:
         bare, ours = Path(name, "bare"), Path(name, "ours")
@@ -86,9 +109,13 @@ def main() -> None:
             seconds_bare, jobs_bare = dry_run(bare, "--cores", "1")
             seconds_ours, jobs_ours = dry_run(ours, *flags)
             pairs.append((seconds_ours, seconds_bare))
-            print(f"ours {jobs_ours} jobs {seconds_ours:.1f} s, bare {jobs_bare} jobs {seconds_bare:.1f} s")
+            print(
+                f"ours {jobs_ours} jobs {seconds_ours:.1f} s, bare {jobs_bare} jobs {seconds_bare:.1f} s"
+            )
         ratios = [a / b for a, b in pairs]
-        print(f"ratio: median {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+        print(
+            f"ratio: median {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        )
 
 
 if __name__ == "__main__":

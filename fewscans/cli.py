@@ -26,10 +26,14 @@ log = logging.getLogger("fewscans")
 
 def parser(description: str, params: type[BaseModel] | None = None) -> argparse.ArgumentParser:
     """Parser with `--params` (JSON, or @file.yaml) where the script has settings."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     if params is not None:
         made.add_argument(
-            "--params", default="{}", help=f"settings as JSON, or @FILE.yaml ({params.__name__}, see docs/settings.md)"
+            "--params",
+            default="{}",
+            help=f"settings as JSON, or @FILE.yaml ({params.__name__}, see docs/settings.md)",
         )
     return made
 
@@ -41,7 +45,9 @@ def read_params(text: str, model: type[BaseModel]) -> Any:
     try:
         raw = json.loads(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"--params: not valid JSON ({error}). Quote it for the shell, or give @FILE.yaml.") from None
+        raise UserError(
+            f"--params: not valid JSON ({error}). Quote it for the shell, or give @FILE.yaml."
+        ) from None
     return parse(model, raw, "--params")
 
 
@@ -57,7 +63,9 @@ def run(
     ``<arguments.sidecar>`` where the script has that flag.
     """
     arguments = made.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
+    )
     began = time.perf_counter()
     try:
         settings = read_params(arguments.params, params) if params is not None else None
@@ -72,5 +80,7 @@ def run(
     if sidecar:
         shown = settings.model_dump(mode="json") if settings is not None else {}
         seconds = round(time.perf_counter() - began, 3)
-        write_json(Path(sidecar), {"fewscans": __version__, "params": shown, "seconds": seconds, **facts})
+        write_json(
+            Path(sidecar), {"fewscans": __version__, "params": shown, "seconds": seconds, **facts}
+        )
     return 0

@@ -33,14 +33,18 @@ class _Module:
 
 
 def code_digest(
-    *entries: str, methods: tuple[str, ...] | list[str] = (), protocols: tuple[str, ...] | list[str] = ()
+    *entries: str,
+    methods: tuple[str, ...] | list[str] = (),
+    protocols: tuple[str, ...] | list[str] = (),
 ) -> str:
     """16 hex digits for the modules `entries` (``scripts.pretrain``, ``fewscans.pretrain``) and all that they reach.
 
     `methods` and `protocols` are modules named through a registry, e.g. ``("simclr",)``; names without a module of
     their own are passed over (baselines).
     """
-    named = [f"{PACKAGE}.methods.{name}" for name in methods] + [f"{PACKAGE}.protocols.{name}" for name in protocols]
+    named = [f"{PACKAGE}.methods.{name}" for name in methods] + [
+        f"{PACKAGE}.protocols.{name}" for name in protocols
+    ]
     roots = [*entries, *(name for name in named if _file(name) is not None)]
     return _digest(tuple(sorted(roots)))
 
@@ -102,7 +106,9 @@ def _follow(module: str, node: ast.AST, reached: dict[tuple[str, str], list[ast.
             _reach(module, child.id, reached)
         elif child.id in found.imports:
             target_module, attribute = found.imports[child.id]
-            _reach(target_module, attribute, reached)  # a module handed round as a value counts whole
+            _reach(
+                target_module, attribute, reached
+            )  # a module handed round as a value counts whole
 
 
 @cache
@@ -145,7 +151,9 @@ def _note_import(node: ast.AST, found: _Module, module: str, is_package: bool) -
         for alias in node.names:
             inner = f"{base}.{alias.name}"
             is_module = _file(inner) is not None
-            found.imports[alias.asname or alias.name] = (inner, None) if is_module else (base, alias.name)
+            found.imports[alias.asname or alias.name] = (
+                (inner, None) if is_module else (base, alias.name)
+            )
 
 
 def _file(module: str) -> Path | None:
@@ -156,7 +164,10 @@ def _file(module: str) -> Path | None:
     if parts[0] != PACKAGE:
         return None
     base = ROOT.joinpath(*parts[1:])
-    for path in (base.with_suffix(".py") if len(parts) > 1 else ROOT / "__init__.py", base / "__init__.py"):
+    for path in (
+        base.with_suffix(".py") if len(parts) > 1 else ROOT / "__init__.py",
+        base / "__init__.py",
+    ):
         if path.is_file():
             return path
     return None
@@ -164,11 +175,17 @@ def _file(module: str) -> Path | None:
 
 def _left_out(module: str) -> bool:
     parts = module.split(".")
-    return parts[0] not in (PACKAGE, SCRIPTS) or (parts[0] == PACKAGE and len(parts) > 1 and parts[1] in LEFT_OUT)
+    return parts[0] not in (PACKAGE, SCRIPTS) or (
+        parts[0] == PACKAGE and len(parts) > 1 and parts[1] in LEFT_OUT
+    )
 
 
 def _is_docstring(node: ast.AST) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 def _dump(node: ast.AST) -> str:

@@ -16,7 +16,9 @@ from typing import Any
 
 def _beside(path: Path) -> Path:
     """A name beside `path` that no other process uses."""
-    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{time.monotonic_ns()}.tmp")
+    return path.with_name(
+        f".{path.name}.{socket.gethostname()}-{os.getpid()}-{time.monotonic_ns()}.tmp"
+    )
 
 
 @contextlib.contextmanager

@@ -22,8 +22,14 @@ RESOURCES = {
     "gpu": {"mem_mb": 8000, "runtime": 240, "gpu": 1},
 }
 TITLES = {
-    "majority": "majority", "random": "random, frozen", "scratch": "scratch", "scratch-long": "scratch, long",
-    "imagenet": "ImageNet", "simclr": "SimCLR", "mae": "MAE", "simmim": "SimMIM",
+    "majority": "majority",
+    "random": "random, frozen",
+    "scratch": "scratch",
+    "scratch-long": "scratch, long",
+    "imagenet": "ImageNet",
+    "simclr": "SimCLR",
+    "mae": "MAE",
+    "simmim": "SimMIM",
 }
 
 
@@ -107,7 +113,9 @@ class Plan:
     def runs(self) -> Iterator[Run]:
         """Every fine-tuning job."""
         for dataset, (encoder, recipe) in product(self.evaluated, self.pairs):
-            seeds = 1 if self.encoders[encoder].method == "majority" else self.config.validation.seeds
+            seeds = (
+                1 if self.encoders[encoder].method == "majority" else self.config.validation.seeds
+            )
             for fold, seed in product(self.folds(dataset), range(seeds)):
                 yield Run(dataset, encoder, recipe, fold, seed)
 
@@ -129,11 +137,13 @@ class Plan:
         return f"{run.encoder}/{run.recipe}/{run.dataset}/{fold}/{run.seed}"
 
     def longest_pretraining(self, backbone: str, patch: int | None, recipe: str) -> tuple[int, int]:
-        """(epochs, batch size) with the most steps among encoders of this backbone, patch and recipe; (0, 1) if none."""
+        """(epochs, batch size) with the most steps among encoders of this network and recipe; (0, 1) if none."""
         found = [
             (e.settings.epochs / e.settings.batch_size, e.settings.epochs, e.settings.batch_size)  # type: ignore[attr-defined]
             for name, r in self.pairs
-            if r == recipe and (e := self.encoders[name]).pretrained and _network(e.settings) == (backbone, patch)
+            if r == recipe
+            and (e := self.encoders[name]).pretrained
+            and _network(e.settings) == (backbone, patch)
         ]
         return max(found)[1:] if found else (0, 1)
 
@@ -187,12 +197,18 @@ def _place_recipe(plan: Plan, name: str, recipe: RecipeSettings, changes: Mappin
     return made
 
 
-def _place_encoder(plan: Plan, ablation: str, of: str, base: Any, changes: Mapping[str, Any]) -> str:
+def _place_encoder(
+    plan: Plan, ablation: str, of: str, base: Any, changes: Mapping[str, Any]
+) -> str:
     changes = dict(changes)
     method = changes.pop("method", None)
     values = base.model_dump()
     if method is not None and method != values["method"]:
-        shared = {key: value for key, value in values.items() if key in SHARED and key in ENCODERS[method].model_fields}
+        shared = {
+            key: value
+            for key, value in values.items()
+            if key in SHARED and key in ENCODERS[method].model_fields
+        }
         if "mae" in (method, values["method"]):  # the one cannot have the other's network
             shared.pop("backbone", None)
         values = {**shared, "method": method}
@@ -200,7 +216,9 @@ def _place_encoder(plan: Plan, ablation: str, of: str, base: Any, changes: Mappi
     for known, encoder in plan.encoders.items():
         if encoder.settings == changed:
             return known
-    words = ([method] if method and method != base.method else []) + [_word(*change) for change in changes.items()]
+    words = ([method] if method and method != base.method else []) + [
+        _word(*change) for change in changes.items()
+    ]
     made = "-".join([of, *words])
     plan.encoders[made] = Encoder(made, changed, made, ablation)
     return made
@@ -226,9 +244,17 @@ def _add_baselines(plan: Plan) -> None:
             front.append(("majority", next(iter(plan.recipes))))
             continue
         for backbone, patch, recipe in used:
-            name = "-".join([method, backbone.lower().replace("_", "-"), *([f"p{patch}"] if patch else [])])
-            extra = {"weights": plan.config.imagenet_weights.get(backbone)} if method == "imagenet" else {}
-            settings = ENCODERS[method].model_validate({"backbone": backbone, "patch_size": patch, **extra})
+            name = "-".join(
+                [method, backbone.lower().replace("_", "-"), *([f"p{patch}"] if patch else [])]
+            )
+            extra = (
+                {"weights": plan.config.imagenet_weights.get(backbone)}
+                if method == "imagenet"
+                else {}
+            )
+            settings = ENCODERS[method].model_validate(
+                {"backbone": backbone, "patch_size": patch, **extra}
+            )
             plan.encoders[name] = Encoder(name, settings, f"{TITLES[method]} {backbone}")
             if (name, recipe) not in front:
                 front.append((name, recipe))
@@ -245,7 +271,9 @@ def _add_arms(plan: Plan) -> None:
             plan.arms[arm.name] = arm
 
 
-def _baseline_arm(plan: Plan, baseline: str, encoder: Encoder, recipe: str, protocol: str) -> str | None:
+def _baseline_arm(
+    plan: Plan, baseline: str, encoder: Encoder, recipe: str, protocol: str
+) -> str | None:
     """Arm of the baseline with the same network and recipe: the same protocol if legal there, else its only one."""
     if encoder.method in ("majority", baseline):
         return None
@@ -290,22 +318,34 @@ def as_json(plan: Plan, paths: Paths, digests: Mapping[str, str]) -> dict[str, A
     config = plan.config
     places = {name: {"root", "table", "npz"} for name in config.datasets}
     return {
-        "config": config.model_dump(mode="json", exclude={"report": True, "data_root": True, "datasets": places}),
+        "config": config.model_dump(
+            mode="json", exclude={"report": True, "data_root": True, "datasets": places}
+        ),
         "datasets": {name: _dataset_json(plan, paths, name) for name in plan.evaluated},
         "encoders": {
             name: {
-                "method": e.method, "backbone": e.settings.backbone, "source": e.settings.source, "title": e.title,
-                "settings": e.settings.model_dump(mode="json"), "ablation": e.ablation,
+                "method": e.method,
+                "backbone": e.settings.backbone,
+                "source": e.settings.source,
+                "title": e.title,
+                "settings": e.settings.model_dump(mode="json"),
+                "ablation": e.ablation,
             }
             for name, e in plan.encoders.items()
         },
         "recipes": {name: recipe.model_dump(mode="json") for name, recipe in plan.recipes.items()},
         "arms": [
             {
-                "arm": arm.name, "encoder": arm.encoder, "recipe": arm.recipe, "protocol": arm.protocol,
-                "baseline_arm": arm.baseline, "ablation": arm.ablation,
+                "arm": arm.name,
+                "encoder": arm.encoder,
+                "recipe": arm.recipe,
+                "protocol": arm.protocol,
+                "baseline_arm": arm.baseline,
+                "ablation": arm.ablation,
                 "is_baseline": plan.encoders[arm.encoder].method == config.compare.baseline,
-                "transductive": bool(getattr(plan.encoders[arm.encoder].settings, "transductive", False)),
+                "transductive": bool(
+                    getattr(plan.encoders[arm.encoder].settings, "transductive", False)
+                ),
             }
             for arm in plan.arms.values()
         ],
@@ -318,9 +358,14 @@ def as_json(plan: Plan, paths: Paths, digests: Mapping[str, str]) -> dict[str, A
 def _dataset_json(plan: Plan, paths: Paths, name: str) -> dict[str, Any]:
     settings = plan.config.datasets[name]
     return {
-        "split": settings.split, "folds": plan.folds(name), "source": settings.source, "pools": settings.pools,
-        "audit": paths.dataset(name, "audit"), "labels": paths.dataset(name, "labels.parquet"),
-        "folds_file": paths.dataset(name, "folds.parquet"), "budgets_file": paths.dataset(name, "budgets.parquet"),
+        "split": settings.split,
+        "folds": plan.folds(name),
+        "source": settings.source,
+        "pools": settings.pools,
+        "audit": paths.dataset(name, "audit"),
+        "labels": paths.dataset(name, "labels.parquet"),
+        "folds_file": paths.dataset(name, "folds.parquet"),
+        "budgets_file": paths.dataset(name, "budgets.parquet"),
     }
 
 
@@ -328,8 +373,15 @@ def _run_json(plan: Plan, paths: Paths, run: Run) -> dict[str, Any]:
     key = plan.encoder_key(run)
     arms = [f"{run.encoder}.{run.recipe}.{protocol}" for protocol in plan.protocols(run.encoder)]
     return {
-        "dataset": run.dataset, "encoder": run.encoder, "recipe": run.recipe, "fold": run.fold, "seed": run.seed,
-        "predictions": paths.predictions(run), "arms": arms,
-        "embeddings": None if plan.encoders[run.encoder].method == "majority" else paths.embeddings(run),
+        "dataset": run.dataset,
+        "encoder": run.encoder,
+        "recipe": run.recipe,
+        "fold": run.fold,
+        "seed": run.seed,
+        "predictions": paths.predictions(run),
+        "arms": arms,
+        "embeddings": None
+        if plan.encoders[run.encoder].method == "majority"
+        else paths.embeddings(run),
         "encoder_folder": None if key is None else paths.encoder(key),
     }

@@ -1,4 +1,4 @@
-"""Where the raw scans of a data set are, whether they are all there, and a fingerprint of them. Light: parsed each time."""
+"""Where raw scans are, whether all are there, and a fingerprint of them. Light: imported at each parse."""
 
 from __future__ import annotations
 
@@ -50,9 +50,13 @@ def check_config(plan: Plan) -> None:
             continue
         place = resolve(plan.config, name)
         check_dataset(
-            name, dataset, place, problems,
+            name,
+            dataset,
+            place,
+            problems,
             folds=plan.config.validation.folds if dataset.split == "grouped" else 0,
-            budgets=plan.config.budgets, pool=name not in plan.evaluated,
+            budgets=plan.config.budgets,
+            pool=name not in plan.evaluated,
         )
     _check_weights(plan, problems)
     problems.raise_if_any()
@@ -62,7 +66,10 @@ def _check_weights(plan: Plan, problems: Problems) -> None:
     for name, encoder in plan.encoders.items():
         weights = getattr(encoder.settings, "weights", None)
         if weights and not Path(weights).is_file():
-            problems.add(f"encoders.{name}.weights", f"{weights}: no such file. Give a .safetensors or .pth file.")
+            problems.add(
+                f"encoders.{name}.weights",
+                f"{weights}: no such file. Give a .safetensors or .pth file.",
+            )
 
 
 def fingerprint(config: Config, name: str) -> str:
@@ -81,7 +88,11 @@ def _fingerprint(place: Place, path_column: str) -> str:
     if place.table:
         paths = [row[path_column] for row in read_rows(place.table, [path_column])]
     else:
-        paths = sorted(str(Path(folder, file).relative_to(place.root)) for folder, _, files in os.walk(place.root) for file in files)
+        paths = sorted(
+            str(Path(folder, file).relative_to(place.root))
+            for folder, _, files in os.walk(place.root)
+            for file in files
+        )
     return digest([[path, *_stat(Path(place.root, path))] for path in paths])
 
 

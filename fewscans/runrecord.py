@@ -68,8 +68,8 @@ class RunRecord:
         if other is not None and not self._is_ours(other):
             if other["host"] != socket.gethostname():
                 raise UserError(
-                    f"{self.path}: a run on host {other['host']} (pid {other['pid']}) holds this folder. If it has ended, "
-                    f"remove the file: rm {shlex.quote(str(self.path))}"
+                    f"{self.path}: a run on host {other['host']} (pid {other['pid']}) holds this folder. "
+                    f"If it has ended, remove the file: rm {shlex.quote(str(self.path))}"
                 )
             if is_alive(other["pid"], other.get("start")):
                 raise UserError(
@@ -78,9 +78,15 @@ class RunRecord:
                 )
             note = f"took over from a run that is gone (pid {other['pid']} on {other['host']})"
         pid = os.getpid()
-        write_json(self.path, {
-            "host": socket.gethostname(), "pid": pid, "start": process_start(pid), "command": shlex.join(command),
-        })
+        write_json(
+            self.path,
+            {
+                "host": socket.gethostname(),
+                "pid": pid,
+                "start": process_start(pid),
+                "command": shlex.join(command),
+            },
+        )
         return note
 
     def release(self) -> None:
@@ -91,4 +97,8 @@ class RunRecord:
 
     def _is_ours(self, other: dict[str, Any]) -> bool:
         pid = os.getpid()
-        return other["host"] == socket.gethostname() and other["pid"] == pid and other.get("start") == process_start(pid)
+        return (
+            other["host"] == socket.gethostname()
+            and other["pid"] == pid
+            and other.get("start") == process_start(pid)
+        )

@@ -83,7 +83,9 @@ def cost(kind):
 
 
 onstart:
-    RunRecord(W).take(sys.argv)
+    note = RunRecord(W).take(sys.argv)
+    if note:
+        print(note, file=sys.stderr)
 
 
 onsuccess:

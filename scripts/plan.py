@@ -17,9 +17,18 @@ def main(argv: list[str] | None = None) -> int:
     def work(arguments, config):
         checked = load(config.model_dump(), "--params")
         digests = {"config": digest(checked.model_dump(mode="json", exclude={"report"}))}
-        digests["code"] = code_digest("scripts.convert", "scripts.audit", "scripts.normalise", "scripts.split",
-                                      "scripts.pretrain", "scripts.finetune", "scripts.aggregate")
-        write_json(arguments.out, as_json(expand(checked), Paths(checked.work, checked.results), digests))
+        digests["code"] = code_digest(
+            "scripts.convert",
+            "scripts.audit",
+            "scripts.normalise",
+            "scripts.split",
+            "scripts.pretrain",
+            "scripts.finetune",
+            "scripts.aggregate",
+        )
+        write_json(
+            arguments.out, as_json(expand(checked), Paths(checked.work, checked.results), digests)
+        )
 
     return cli.run(made, work, argv, Config)
 

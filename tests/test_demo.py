@@ -27,14 +27,31 @@ def audited(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     raw = folder / "raw"
     place = f'"dataset": "phantom", "root": "{raw}", "table": "{raw}/labels.csv"'
-    assert phantom(["--params", '{"cohort": {"n_patients": 150, "seed": 0}}', "--out", str(raw)]) == 0
+    assert (
+        phantom(["--params", '{"cohort": {"n_patients": 150, "seed": 0}}', "--out", str(raw)]) == 0
+    )
     assert convert(["--params", "{" + place + "}", "--out", str(folder / "converted")]) == 0
-    assert audit([
-        "--params", "{" + place + "}", "--converted", str(folder / "converted"),
-        "--labels", str(folder / "labels.parquet"), "--out", str(folder / "audit"),
-    ]) == 0
+    assert (
+        audit(
+            [
+                "--params",
+                "{" + place + "}",
+                "--converted",
+                str(folder / "converted"),
+                "--labels",
+                str(folder / "labels.parquet"),
+                "--out",
+                str(folder / "audit"),
+            ]
+        )
+        == 0
+    )
     faults = pd.read_csv(raw / "faults.csv", dtype=str, keep_default_na=False)
-    return faults, pd.read_parquet(folder / "audit/findings.parquet"), pd.read_parquet(folder / "labels.parquet")
+    return (
+        faults,
+        pd.read_parquet(folder / "audit/findings.parquet"),
+        pd.read_parquet(folder / "labels.parquet"),
+    )
 
 
 def test_every_planted_fault_is_found_and_acted_upon(audited):
@@ -42,7 +59,9 @@ def test_every_planted_fault_is_found_and_acted_upon(audited):
     assert set(faults["fault"]) == set(FOUND_BY)
     for row in faults.itertuples():
         said = findings[findings["check"].isin(FOUND_BY[row.fault])]
-        named = said[said["path"].eq(row.path) | said["message"].str.contains(row.path, regex=False)]
+        named = said[
+            said["path"].eq(row.path) | said["message"].str.contains(row.path, regex=False)
+        ]
         assert len(named), f"{row.path}: {row.fault} was not found"
         assert (named["action"] != "").all()
 

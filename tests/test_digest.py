@@ -91,6 +91,15 @@ def test_what_is_reached_by_name_changes_it(package, file, old, new):
 
 
 def test_every_stage_of_the_package_has_a_digest():
-    stages = ["convert", "audit", "normalise", "split", "pretrain", "finetune", "aggregate", "report"]
+    stages = [
+        "convert",
+        "audit",
+        "normalise",
+        "split",
+        "pretrain",
+        "finetune",
+        "aggregate",
+        "report",
+    ]
     found = [under_test.code_digest(f"scripts.{stage}") for stage in stages]
     assert len(set(found)) == len(stages)

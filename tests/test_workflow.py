@@ -35,12 +35,21 @@ def clone(finished, tmp_path) -> Clone:
 def test_run_to_the_end_leaves_table_report_and_figures(finished):
     table = pd.read_csv(finished.folder / "results/ablation_table.csv")
     assert set(table["budget"].astype(str)) == {"6", "all"}
-    assert {"majority.px32.prior", "scratch-test-resnet.px32.finetune", "simclr.px32.linear", "simclr.px32.finetune"} == set(
-        table["arm"]
-    )
+    assert {
+        "majority.px32.prior",
+        "scratch-test-resnet.px32.finetune",
+        "simclr.px32.linear",
+        "simclr.px32.finetune",
+    } == set(table["arm"])
     assert (table["auroc_low"] <= table["auroc"]).all()
     assert (table["auroc"] <= table["auroc_high"]).all()
-    for path in ("report.html", "ablation_table.parquet", "ablation_table.md", "ablation_table.tex", "figures/tiny/forest.pdf"):
+    for path in (
+        "report.html",
+        "ablation_table.parquet",
+        "ablation_table.md",
+        "ablation_table.tex",
+        "figures/tiny/forest.pdf",
+    ):
         assert (finished.folder / "results" / path).stat().st_size > 0
     assert not (finished.folder / "work/run.json").exists()
 
@@ -49,7 +58,9 @@ def test_nothing_to_do_after_a_run(clone):
     assert clone.to_run() == {}
 
 
-@pytest.mark.parametrize("target", [[], ["results/ablation_table.csv"], ["--profile", "profiles/slurm"]], ids=str)
+@pytest.mark.parametrize(
+    "target", [[], ["results/ablation_table.csv"], ["--profile", "profiles/slurm"]], ids=str
+)
 def test_dry_runs_as_typed_plan_every_run(tmp_path, target):
     clone = make_clone(tmp_path / "clone")
     jobs = clone.to_run(*target)
@@ -76,8 +87,14 @@ def yaml_profile(clone: Clone, arguments: list[str]) -> dict:
     import json
     import sys
 
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=clone.folder, env=environment(), check=True, text=True,
-                          capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=clone.folder,
+        env=environment(),
+        check=True,
+        text=True,
+        capture_output=True,
+    )
     return json.loads(done.stdout)
 
 
@@ -114,7 +131,9 @@ def test_works_as_a_module_of_another_workflow(tmp_path):
     assert (other / "mine.txt").exists()
 
 
-@pytest.mark.parametrize("example", sorted(p.name for p in (ROOT / "config/examples").glob("*.yaml")))
+@pytest.mark.parametrize(
+    "example", sorted(p.name for p in (ROOT / "config/examples").glob("*.yaml"))
+)
 def test_examples_plan(tmp_path, example):
     """Every example config, on data made to fit its tables."""
     clone = make_clone(tmp_path / "clone")
@@ -135,7 +154,14 @@ def fake_data(root: Path, dataset: dict) -> None:
         name = f"scan {patient}.png"
         (root / name).write_bytes(b"")
         split = ["train", "val", "test"][patient // 3 % 3]
-        rows.append({"path": name, "label": classes[patient % len(classes)], "patient": f"p{patient}", "split": split})
+        rows.append(
+            {
+                "path": name,
+                "label": classes[patient % len(classes)],
+                "patient": f"p{patient}",
+                "split": split,
+            }
+        )
     pd.DataFrame(rows).to_csv(root / dataset["table"], index=False)
 
 
@@ -164,7 +190,9 @@ def test_a_new_method_reruns_nothing(clone):
     registry = clone.folder / "fewscans/methods/__init__.py"
     text = registry.read_text()
     assert '"simclr"' in text
-    registry.write_text(text.replace('"simclr"', '"other": "fewscans.methods.other",\n    "simclr"', 1))
+    registry.write_text(
+        text.replace('"simclr"', '"other": "fewscans.methods.other",\n    "simclr"', 1)
+    )
     (clone.folder / "fewscans/methods/other.py").write_text("def loss():\n    return 0\n")
     assert clone.to_run() == {}
 
@@ -188,7 +216,9 @@ def test_a_changed_budget_converts_nothing_and_retrains_no_encoder(clone):
     clone.run("--cores", "2", "work/predictions/simclr/px32/tiny/0/0/predictions.parquet")
     new = cache_of(clone) - before
     assert new, "the new budget was not computed"
-    predictions = pd.read_parquet(clone.folder / "work/predictions/simclr/px32/tiny/0/0/predictions.parquet")
+    predictions = pd.read_parquet(
+        clone.folder / "work/predictions/simclr/px32/tiny/0/0/predictions.parquet"
+    )
     assert set(predictions["budget"]) == {"6", "8", "all"}
 
 
@@ -196,7 +226,9 @@ def test_a_corrected_label_converts_nothing_and_retrains_no_encoder(clone):
     table = clone.folder / "raw/labels.csv"
     frame = pd.read_csv(table, dtype=str, keep_default_na=False)
     folds = pd.read_parquet(clone.folder / "work/tiny/folds.parquet")
-    encoders = {p: p.read_bytes() for p in clone.folder.glob("work/encoders/*/*/*/*/*/encoder.safetensors")}
+    encoders = {
+        p: p.read_bytes() for p in clone.folder.glob("work/encoders/*/*/*/*/*/encoder.safetensors")
+    }
     assert encoders
     frame["site"] = "somewhere"  # another attribute changes: the table's labels are the same
     frame.to_csv(table, index=False)
@@ -247,8 +279,12 @@ def test_killed_at_random_times_and_started_again_gives_the_same_bytes(finished,
     kills = 0
     while kills < 5:
         process = subprocess.Popen(
-            clone.command("--cores", "2", "results/ablation_table.csv"), cwd=clone.folder, env=environment(),
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            clone.command("--cores", "2", "results/ablation_table.csv"),
+            cwd=clone.folder,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         deadline = time.monotonic() + clock.uniform(5, 22)
         while process.poll() is None and time.monotonic() < deadline:
@@ -276,7 +312,9 @@ def test_all_problems_of_config_and_tables_are_said_before_any_job(tmp_path):
     assert "Did you mean 'linear'?" in text
     table = clone.folder / "raw/labels.csv"
     lines = table.read_text().splitlines()
-    table.write_text("\n".join([*lines, lines[1], "../outside.png,benign,p1,", "gone.png,benign,p2,"]) + "\n")
+    table.write_text(
+        "\n".join([*lines, lines[1], "../outside.png,benign,p1,", "gone.png,benign,p2,"]) + "\n"
+    )
     clone.config()
     text = clone.run(check=False).stdout
     assert "../outside.png" in text
@@ -289,9 +327,16 @@ def test_a_second_run_in_the_same_folder_is_refused_while_the_first_lives(clone)
 
     from fewscans.runrecord import process_start
 
-    (clone.folder / "work/run.json").write_text(json.dumps({
-        "host": os.uname().nodename, "pid": os.getpid(), "start": process_start(os.getpid()), "command": "snakemake",
-    }))
+    (clone.folder / "work/run.json").write_text(
+        json.dumps(
+            {
+                "host": os.uname().nodename,
+                "pid": os.getpid(),
+                "start": process_start(os.getpid()),
+                "command": "snakemake",
+            }
+        )
+    )
     clone.config(report={"palette": "deep"})
     done = clone.run("--cores", "1", check=False)
     assert done.returncode != 0

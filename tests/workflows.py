@@ -21,7 +21,9 @@ TIME_COLUMNS = ["device_seconds"]
 CONFIG = {
     "datasets": {"tiny": {"root": "raw", "table": "labels.csv"}},
     "recipes": {"px32": {"size": 32}},
-    "encoders": {"simclr": {"method": "simclr", "backbone": "test_resnet", "epochs": 2, "batch_size": 16}},
+    "encoders": {
+        "simclr": {"method": "simclr", "backbone": "test_resnet", "epochs": 2, "batch_size": 16}
+    },
     "baselines": ["majority", "scratch"],
     "protocols": ["linear", "finetune"],
     "protocol_settings": {"finetune": {"steps": 4, "batch_size": 8}},
@@ -41,14 +43,24 @@ class Clone:
         """As typed in `folder`."""
         return [*SNAKEMAKE, *arguments]
 
-    def run(self, *arguments: str, check: bool = True, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, check: bool = True, timeout: float = 600
+    ) -> subprocess.CompletedProcess[str]:
         """Run Snakemake in `folder`; its output is in `stdout` (both streams)."""
         done = subprocess.run(
-            self.command(*arguments), cwd=self.folder, env=environment(), timeout=timeout, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+            self.command(*arguments),
+            cwd=self.folder,
+            env=environment(),
+            timeout=timeout,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
         )
         if check and done.returncode:
-            raise AssertionError(f"{' '.join(arguments)}: exit code {done.returncode}\n{done.stdout[-6000:]}")
+            raise AssertionError(
+                f"{' '.join(arguments)}: exit code {done.returncode}\n{done.stdout[-6000:]}"
+            )
         return done
 
     def to_run(self, *arguments: str) -> dict[str, int]:
@@ -64,7 +76,9 @@ class Clone:
 
     def table(self) -> str:
         """The ablation table as text, columns of time apart."""
-        frame = pd.read_csv(self.folder / "results/ablation_table.csv", dtype=str, keep_default_na=False)
+        frame = pd.read_csv(
+            self.folder / "results/ablation_table.csv", dtype=str, keep_default_na=False
+        )
         return frame.drop(columns=TIME_COLUMNS).to_csv(index=False)
 
 
@@ -84,9 +98,17 @@ def make_clone(folder: Path) -> Clone:
         elif source.exists():
             shutil.copy2(source, folder / part)
     subprocess.run(
-        [sys.executable, str(ROOT / "scripts/phantom.py"), "--params", '{"cohort": {"n_patients": 24, "seed": 3}}',
-         "--out", str(folder / "raw")],
-        check=True, capture_output=True, env={**environment(), "PYTHONPATH": str(ROOT)},
+        [
+            sys.executable,
+            str(ROOT / "scripts/phantom.py"),
+            "--params",
+            '{"cohort": {"n_patients": 24, "seed": 3}}',
+            "--out",
+            str(folder / "raw"),
+        ],
+        check=True,
+        capture_output=True,
+        env={**environment(), "PYTHONPATH": str(ROOT)},
     )
     made = Clone(folder)
     made.config()

@@ -110,15 +110,20 @@ def _note_values(found: Findings, scans: pd.DataFrame) -> None:
     """Scans whose values were not taken as they stand: remarks of the reader, and a rescale unlike its format's."""
     remarks = scans.get("note", pd.Series("", index=scans.index)).fillna("").astype(str)
     told = scans[remarks != ""]
-    found.each(told, "values", "info", remarks[told.index], "read so that it compares with the others")
+    found.each(
+        told, "values", "info", remarks[told.index], "read so that it compares with the others"
+    )
     for _, same in scans.groupby("format", sort=True):
         rescale = list(zip(same["scale"], same["intercept"], strict=True))
         usual = max(sorted(set(rescale)), key=rescale.count)
         other = same[[one != usual for one in rescale]]
         message = pd.Series(
-            [f"stored values x {a:g} {b:+g}, elsewhere x {usual[0]:g} {usual[1]:+g}"
-             for a, b in zip(other["scale"], other["intercept"], strict=True)],
-            index=other.index, dtype=object,
+            [
+                f"stored values x {a:g} {b:+g}, elsewhere x {usual[0]:g} {usual[1]:+g}"
+                for a, b in zip(other["scale"], other["intercept"], strict=True)
+            ],
+            index=other.index,
+            dtype=object,
         )
         found.each(other, "values", "info", message, "rescaled to physical units")
 

@@ -3,6 +3,7 @@
 `load` reads what a user wrote and says everything that is wrong with it at once.
 """
 
+from fewscans.config.encoders import BASELINES, ENCODERS, EncoderSettings
 from fewscans.config.load import load, read_config_file
 from fewscans.config.models import (
     AblationSettings,
@@ -17,7 +18,6 @@ from fewscans.config.models import (
     Settings,
     ValidationSettings,
 )
-from fewscans.config.encoders import BASELINES, ENCODERS, EncoderSettings
 
 __all__ = [
     "BASELINES",

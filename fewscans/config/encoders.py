@@ -122,7 +122,7 @@ class Mae(PretrainSettings):
 
 
 class Simmim(PretrainSettings):
-    """SimMIM: mask patches at the input, predict raw pixels from the last features, L1 (Xie et al. 2022). ViT or CNN."""
+    """SimMIM: mask patches at the input, predict raw pixels from the last features, L1 (Xie et al. 2022)."""
 
     method: Literal["simmim"] = "simmim"
     mask_patch: int | None = Field(default=None, ge=2, le=256)
@@ -132,10 +132,13 @@ class Simmim(PretrainSettings):
 
 
 AnyEncoder = Annotated[
-    Majority | Random | Scratch | ScratchLong | Imagenet | Simclr | Mae | Simmim, Field(discriminator="method")
+    Majority | Random | Scratch | ScratchLong | Imagenet | Simclr | Mae | Simmim,
+    Field(discriminator="method"),
 ]
 ENCODERS: dict[str, type[EncoderSettings]] = {
     model.model_fields["method"].default: model
     for model in (Majority, Random, Scratch, ScratchLong, Imagenet, Simclr, Mae, Simmim)
 }
-BASELINES = tuple(name for name, model in ENCODERS.items() if not issubclass(model, PretrainSettings))
+BASELINES = tuple(
+    name for name, model in ENCODERS.items() if not issubclass(model, PretrainSettings)
+)

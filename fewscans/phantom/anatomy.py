@@ -94,17 +94,22 @@ def sample_anatomy(rng: np.random.Generator) -> Anatomy:
     b = a * u(0.60, 0.84)
     body = Ellipse(0.0, 0.0, a, b, 0.0, u(0.0, 0.6))
     fat = u(5, 24)
+    level = u(0.0, 1.0)  # from the aortic arch down to the dome of the liver
     chest_a, chest_b = a - fat - u(8, 16), b - fat - u(8, 14)
     gap = u(10, 24)  # half the mediastinum
     lungs = []
     for side in (-1.0, 1.0):
-        half_a = (chest_a - gap) / 2 * u(0.92, 1.06)
-        y, half_b = chest_b * u(-0.10, 0.14), chest_b * u(0.74, 0.96)
-        tilt, square = -side * u(0.0, 0.30), u(0.0, 0.5)
-        lungs.append(Ellipse(side * (gap + half_a), y, half_a, half_b, tilt, square))
-    heart_mm = u(22, 46) if u() < 0.7 else u(10, 22)  # or the great vessels above it
-    heart_y, heart_b = -chest_b * u(0.10, 0.42), heart_mm * u(0.66, 0.9)
-    heart = Ellipse(u(2, 22), heart_y, heart_mm, heart_b, u(-0.7, -0.1))
+        half = (chest_a - gap) / 2 * u(0.92, 1.06)
+        lungs.append(
+            Ellipse(
+                side * (gap + half), u(-0.10, 0.14) * chest_b, half, chest_b * u(0.74, 0.96),
+                -side * u(0.0, 0.30), u(0.0, 0.5),
+            )
+        )  # fmt: skip
+    heart_mm = u(22, 46) if level > 0.3 else u(10, 22)
+    heart = Ellipse(
+        u(2, 22), -chest_b * u(0.10, 0.42), heart_mm, heart_mm * u(0.66, 0.9), u(-0.7, -0.1)
+    )
     return Anatomy(
         field_mm=u(132, 162),
         side=int(rng.integers(2)),
@@ -215,10 +220,12 @@ def paint_chest(
     _paint_lungs(canvas, p, z, rng)
     heart = p.heart.moved(1.5 * z, 2.0 * z, 1 + 0.06 * z)
     canvas.paint(heart, MUSCLE_HU + 0.5 * p.contrast_hu)
-    chamber = Ellipse(heart.x - 4, heart.y + 3, 0.55 * heart.a, 0.55 * heart.b)
-    canvas.paint(chamber, MUSCLE_HU + p.contrast_hu)
-    aorta = Ellipse(15.0, p.spine_y - 16, 11, 11)
-    canvas.paint(aorta, MUSCLE_HU - 5 + p.contrast_hu)
+    canvas.paint(
+        Ellipse(heart.x - 4, heart.y + 3, 0.55 * heart.a, 0.55 * heart.b), MUSCLE_HU + p.contrast_hu
+    )
+    canvas.paint(
+        Ellipse(15.0, p.spine_y - 16, 11, 11), MUSCLE_HU - 5 + p.contrast_hu
+    )  # descending aorta
     _paint_bones(canvas, p, z)
 
 
@@ -231,12 +238,15 @@ def _paint_lungs(canvas: Canvas, p: Anatomy, z: float, rng: np.random.Generator)
         cover, y = canvas.cover(lung, window), canvas.y[window]
         depth = (y - np.float32(lung.y - lung.b)) * np.float32(0.5 / lung.b)
         value = np.float32(p.lung_hu) + np.float32(p.gravity_hu) * (depth - np.float32(0.5))
-        vessels = _vessels(canvas, window, lung, p.vessel_seed + side, rng)
-        value += vessels * (np.float32(20) - value)
+        value += _vessels(canvas, window, lung, p.vessel_seed + side, rng) * (
+            np.float32(20) - value
+        )
         if p.effusion is not None and p.side == side:
             level = 1 - p.effusion + 0.02 * z  # fluid lies at the back, with a level
-            below_px = (depth - np.float32(level)) * np.float32(2 * lung.b / canvas.spacing_mm)
-            value += np.clip(below_px, 0, 1) * (np.float32(12) - value)
+            fluid = np.clip(
+                (depth - np.float32(level)) * np.float32(2 * lung.b / canvas.spacing_mm), 0, 1
+            )
+            value += fluid * (np.float32(12) - value)
         under = canvas.hu[window]
         under += cover * (value - under)
 
@@ -245,8 +255,9 @@ def _vessels(
     canvas: Canvas, window: tuple[slice, slice], lung: Ellipse, seed: int, rng: np.random.Generator
 ) -> Floats:
     """Share of vessel in each pixel of `window`: branches that wander from the hilum and thin out."""
-    # The tree is the patient's; a neighbouring slice cuts it a little elsewhere.
-    tree = np.random.default_rng(seed)
+    tree = np.random.default_rng(
+        seed
+    )  # the tree is the patient's; a neighbouring slice cuts it a little elsewhere
     n, steps = 12, 80
     hilum = lung.x - np.sign(lung.x) * 0.75 * lung.a, lung.y + 0.1 * lung.b
     outward = np.pi if lung.x < 0 else 0.0
@@ -260,20 +271,24 @@ def _vessels(
     row, column = canvas.to_px(x, y)
     # A margin of one pixel around the window takes what falls outside.
     rows, columns = window[0].stop - window[0].start + 2, window[1].stop - window[1].start + 2
-    row = np.clip(row - window[0].start + 1, 0, rows - 1 - 1e-6)
-    column = np.clip(column - window[1].start + 1, 0, columns - 1 - 1e-6)
+    row = np.clip(row - window[0].start + 1, 0, rows - 1.001)
+    column = np.clip(column - window[1].start + 1, 0, columns - 1.001)
     i, j = row.astype(int), column.astype(int)
     down, right = row - i, column - j
     volume = calibre**2 * stride / canvas.spacing_mm**3
     # Each point is shared among its four pixels, or vessels would be staircases.
-    corner = i * columns + j
-    places = np.stack([corner, corner + 1, corner + columns, corner + columns + 1])
-    shares = [(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right]
-    parts = np.stack(shares) * volume
+    places = np.stack(
+        [i * columns + j, i * columns + j + 1, (i + 1) * columns + j, (i + 1) * columns + j + 1]
+    )
+    parts = (
+        np.stack([(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right])
+        * volume
+    )
     drawn = np.bincount(places.ravel(), weights=parts.ravel(), minlength=rows * columns)
-    inner = drawn.reshape(rows, columns)[1:-1, 1:-1].astype(np.float32)
-    inner = ndimage.gaussian_filter(inner, 0.55, truncate=3.0)
-    return np.minimum(inner, 1, out=inner)
+    drawn = ndimage.gaussian_filter(
+        drawn.reshape(rows, columns)[1:-1, 1:-1].astype(np.float32), 0.55, truncate=3.0
+    )
+    return np.minimum(drawn, 1, out=drawn)
 
 
 def _paint_bones(canvas: Canvas, p: Anatomy, z: float) -> None:

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from fewscans.phantom.anatomy import Anatomy, Canvas, Floats
 
-# Mean over the patients of a class, and spread between patients, of two signs on a scale from 0 to 1.
-# Set by benchmarks/phantom_difficulty.py, with TEXTURE_HU and the field of view.
+# Mean over the patients of a class, and spread between patients, of two signs on a scale from 0 to 1. The spread is
+# what keeps the best possible reader short of an AUROC of 1.
 SPICULATION = {0: (0.18, 0.15), 1: (0.72, 0.18)}
 HETEROGENEITY = {0: (0.18, 0.15), 1: (0.72, 0.18)}
 TEXTURE_HU = 200.0  # standard deviation inside a lesion whose heterogeneity is 1
@@ -59,17 +59,10 @@ def sample_lesion(rng: np.random.Generator, patient: Anatomy, target: int) -> Le
     spiculation = SPICULATION[target][0] + SPICULATION[target][1] * signs[0]
     heterogeneity = HETEROGENEITY[target][0] + HETEROGENEITY[target][1] * signs[1]
     return Lesion(
-        x=float(x),
-        y=float(y),
-        area_mm2=float(np.pi * radius**2),
-        mean_hu=float(mean_hu),
-        spiculation=float(np.clip(spiculation, 0, 1)),
-        heterogeneity=float(np.clip(heterogeneity, 0, 1)),
-        oval=oval,
-        lobes=lobes,
-        spikes=spikes,
-        texture=texture,
-    )
+        x=float(x), y=float(y), area_mm2=float(np.pi * radius**2), mean_hu=float(mean_hu),
+        spiculation=float(np.clip(spiculation, 0, 1)), heterogeneity=float(np.clip(heterogeneity, 0, 1)),
+        oval=oval, lobes=lobes, spikes=spikes, texture=texture,
+    )  # fmt: skip
 
 
 def field_centre(patient: Anatomy, lesion: Lesion) -> tuple[float, float]:
@@ -158,10 +151,5 @@ def _texture(lesion: Lesion, y: Floats, x: Floats) -> Floats:
 
 def _mean_of_blocks(values: Floats, block: int) -> Floats:
     """[h, w] means of [h * block, w * block]; sums of strides are faster than a mean over axes."""
-    rows = values[::block].copy()
-    for k in range(1, block):
-        rows += values[k::block]
-    means = rows[:, ::block].copy()
-    for k in range(1, block):
-        means += rows[:, k::block]
-    return means * np.float32(1 / block**2)
+    rows = sum(values[k::block] for k in range(block))
+    return sum(rows[:, k::block] for k in range(block)) * np.float32(1 / block**2)
