@@ -72,6 +72,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "training": (
         "pretrain",
+        "pictures",
+        "training_scans",
         "finetune",
         "protocols.*",
     ),

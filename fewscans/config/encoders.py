@@ -126,7 +126,8 @@ class Simmim(PretrainSettings):
 
     method: Literal["simmim"] = "simmim"
     mask_patch: int | None = Field(default=None, ge=2, le=256)
-    """Side of a masked patch in pixels; without it the ViT's patch, or the network's stride at the feature used."""
+    """Side of a masked patch in pixels; without it the ViT's patch, or the divisor of the size nearest to the network's
+    stride and to a sixth of the side."""
     mask_ratio: float = Field(default=0.6, gt=0, lt=1)
     """Share of mask patches hidden (section 4.1.2)."""
 
