@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fewscans import protocols
+from fewscans.batches import epoch_batches
 from fewscans.config.encoders import ScratchLong
 from fewscans.config.stages import FinetuneParams
 from fewscans.errors import UserError, did_you_mean
@@ -174,8 +175,7 @@ def _with_extra_steps(params: FinetuneParams, folds: Path) -> FinetuneParams:
     extra = params.settings.extra_steps
     if extra is None:
         n = count_pretraining_scans(folds, params.fold)
-        # As pretraining counts them: the rest of an epoch that fills no batch is left out.
-        extra = params.extra_epochs * (n // max(1, min(params.extra_batch_size, n)))
+        extra = params.extra_epochs * epoch_batches(n, params.extra_batch_size)[0]
     settings = params.protocol_settings
     tuned = settings.finetune.model_copy(update={"steps": settings.finetune.steps + extra})
     return params.model_copy(

@@ -22,6 +22,7 @@ import pandas as pd
 import torch
 
 from fewscans import engine, keyed, methods, networks, optim
+from fewscans.batches import epoch_batches
 from fewscans.checkpoint import Checkpoint, LeaseLostError, lease
 from fewscans.config.stages import PretrainParams
 from fewscans.contracts import read_table, write_table
@@ -135,15 +136,15 @@ class Job:
 
     def _schedule(self) -> engine.Schedule:
         s, n = self.settings, len(self.resident)
-        batch = min(s.batch_size, n)
-        if batch < s.batch_size:
+        steps, batch = epoch_batches(n, s.batch_size)
+        if batch != s.batch_size:
             log.info(
-                "batch_size %d is more than the %d scans: reduced to %d", s.batch_size, n, batch
+                "batch_size %d on %d scans: %d steps of %d an epoch", s.batch_size, n, steps, batch
             )
         return engine.Schedule(
             epochs=s.epochs,
             batch_size=batch,
-            steps_per_epoch=n // batch,
+            steps_per_epoch=steps,
             lr=s.lr if s.lr is not None else self.kind.base_lr * batch / 256,
             weight_decay=s.weight_decay if s.weight_decay is not None else self.kind.weight_decay,
             warmup=s.warmup,

@@ -15,7 +15,8 @@ rule plan:
     resources:
         **cost("light"),
     params:
-        cfg=json.dumps(CONFIG.model_dump(mode="json", exclude={"report"}), sort_keys=True),
+        # In the order written: it is the order of the table.
+        cfg=json.dumps(CONFIG.model_dump(mode="json", exclude={"report"})),
         plan=digest(planning.as_json(PLAN, PATHS, {})),
         code=code_digest(
             "scripts.convert",

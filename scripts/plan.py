@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 from fewscans import cli
 from fewscans.config import Config, load
 from fewscans.digest import code_digest
-from fewscans.files import digest, write_json
+from fewscans.files import digest, write_text
 from fewscans.plan import Paths, as_json, expand
 
 
@@ -26,9 +28,9 @@ def main(argv: list[str] | None = None) -> int:
             "scripts.finetune",
             "scripts.aggregate",
         )
-        write_json(
-            arguments.out, as_json(expand(checked), Paths(checked.work, checked.results), digests)
-        )
+        plan = as_json(expand(checked), Paths(checked.work, checked.results), digests)
+        # Unsorted: encoders, arms and data sets stand in the order in which the user wrote them.
+        write_text(arguments.out, json.dumps(plan, indent=1, allow_nan=False) + "\n")
 
     return cli.run(made, work, argv, Config)
 

@@ -44,6 +44,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "split",
         "phantom",
         "labelled",
+        "batches",
         "predictions",
         "protocols.task",
     ),

@@ -20,6 +20,7 @@ from engine_factory import make_folds, make_params, make_store, scan_names
 
 from fewscans import engine, networks
 from fewscans import pretrain as stage
+from fewscans.batches import epoch_batches
 from fewscans.checkpoint import Checkpoint, Lease, LeaseLostError, lease
 from fewscans.contracts import read_table, write_table
 from fewscans.errors import UserError
@@ -195,14 +196,23 @@ def test_store_of_another_recipe_is_refused(place):
         place.run(make_params(size=32))
 
 
-@pytest.mark.parametrize(("batch_size", "steps", "used"), [(3, 2, 3), (8, 1, 8), (100, 1, 8)])
-def test_incomplete_batches_are_left_out_unless_there_is_no_other(
-    place, caplog, batch_size, steps, used
-):
+@pytest.mark.parametrize(
+    ("batch_size", "steps", "used"), [(2, 4, 2), (3, 3, 2), (5, 2, 4), (8, 1, 8), (100, 1, 8)]
+)
+def test_an_epoch_is_cut_into_equal_batches_and_says_so(place, caplog, batch_size, steps, used):
     with caplog.at_level(logging.INFO, "fewscans"):
         job = place.job(make_params(batch_size=batch_size))
     assert (job.schedule.steps_per_epoch, job.schedule.batch_size) == (steps, used)
-    assert ("reduced to 8" in caplog.text) == (batch_size == 100)
+    assert (f"{steps} steps of {used} an epoch" in caplog.text) == (batch_size != used)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 127, 128, 238, 257, 320, 1000, 12_345])
+@pytest.mark.parametrize("batch_size", [2, 3, 64, 128, 4096])
+def test_batches_use_nearly_all_scans_and_are_nearly_as_asked(n, batch_size):
+    steps, batch = epoch_batches(n, batch_size)
+    assert batch >= 2
+    assert n - steps < steps * batch <= n
+    assert batch <= 1.5 * batch_size + 1
 
 
 def test_every_epoch_is_a_shuffle_of_its_own(place):

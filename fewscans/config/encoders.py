@@ -76,7 +76,7 @@ class PretrainSettings(EncoderSettings):
     epochs: int = Field(default=100, ge=1, le=100_000)
     """Passes over the training scans; pretraining always keeps its last epoch."""
     batch_size: int = Field(default=128, ge=2, le=65_536)
-    """Scans in a step (views come on top); at most the number of scans, then reduced and said so."""
+    """Scans in a step (views come on top), about: an epoch is cut into equal batches of nearly this size."""
     lr: float | None = Field(default=None, gt=0, le=100)
     """Peak learning rate; without it `base_lr * batch_size / 256` of the method."""
     weight_decay: float | None = Field(default=None, ge=0, le=10)
