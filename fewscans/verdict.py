@@ -249,6 +249,7 @@ def verdict(low: float, high: float, smallest_gain: float) -> str:
 def joint_intervals(
     differences: Sequence[Difference], correlation: Floats, alpha: float, *key: str | int
 ) -> list[tuple[float, float]]:
-    """Simultaneous (low, high) of several differences."""
+    """Simultaneous (low, high) of several differences of metrics in [0, 1], so within [-1, 1]."""
     level = simultaneous_level(correlation, alpha, *key)
-    return [(d.diff - d.half_width(level), d.diff + d.half_width(level)) for d in differences]
+    ends = [(d.diff - d.half_width(level), d.diff + d.half_width(level)) for d in differences]
+    return [(float(np.clip(low, -1, 1)), float(np.clip(high, -1, 1))) for low, high in ends]
