@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from fewscans import cli
+from fewscans.contracts import read_table
 from fewscans.errors import UserError
+from fewscans.report.audit import TITLES
 from fewscans.tables import read_csv, terminal_table
 
 DEFAULT = "results/ablation_table.csv"
@@ -25,6 +27,8 @@ def show(arguments: argparse.Namespace, _: Any) -> None:
         raise UserError(f"{path}: no such file. Run the workflow first: snakemake")
     print(terminal_table(read_csv(path), _metric(path, arguments.plan)))
     print()
+    for line in _audit_lines(path.parent / "plan.json"):
+        print(line)
     others = {
         "table": path, "figures": path.parent / "figures", "report": path.parent / "report.html",
         "settings": path.parent / "plan.json",
@@ -32,6 +36,26 @@ def show(arguments: argparse.Namespace, _: Any) -> None:
     for name, place in others.items():
         if place.exists():
             print(f"{name:<9} {place}")
+
+
+def _audit_lines(plan: Path) -> list[str]:
+    """What the audits found and what was done about it, a line per check; notes on classes and chance left out."""
+    lines: list[str] = []
+    datasets = json.loads(plan.read_text(encoding="utf-8"))["datasets"] if plan.is_file() else {}
+    for name, dataset in datasets.items():
+        findings = Path(dataset["audit"]) / "findings.parquet"
+        if not findings.is_file():
+            continue
+        found = read_table(findings, "findings")
+        found = found[(found["severity"] != "info") | found["action"].ne("")]
+        lines.append(f"{name}: what the audit found, and what was done")
+        for check, part in found.groupby("check", sort=False):
+            done = "; ".join(dict.fromkeys(action for action in part["action"] if action))
+            lines.append(
+                f"  {TITLES.get(check, check)} ({len(part)})" + (f": {done}" if done else "")
+            )
+        lines.append("")
+    return lines
 
 
 def _metric(table: Path, given: str | None) -> str:
