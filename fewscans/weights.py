@@ -22,8 +22,10 @@ log = logging.getLogger("fewscans")
 HUB = "hub"
 
 
-def fetch(backbone: str, weights: str, out: Path) -> dict[str, Any]:
+def fetch(backbone: str, weights: str, out: Path | None) -> dict[str, Any]:
     """Write `encoder.safetensors` and `encoder.json` to the folder `out`; facts for the side-car.
+
+    Without `out` they are only got (into the hub's cache) and checked.
 
     Parameters
     ----------
@@ -39,6 +41,8 @@ def fetch(backbone: str, weights: str, out: Path) -> dict[str, Any]:
         The file does not fit the backbone; or the hub cannot be reached, or has no weights for it.
     """
     state, source = _from_hub(backbone) if weights == HUB else _from_file(backbone, Path(weights))
+    if out is None:
+        return {"backbone": backbone, "weights_from": source}
     out.mkdir(parents=True, exist_ok=True)
     file = out / "encoder.safetensors"
     with atomic(file) as temporary:

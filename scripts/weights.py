@@ -1,7 +1,6 @@
 """Weights trained by others, from a local file or timm's hub, as an encoder folder.
 
-python scripts/weights.py --backbone resnet18 --weights hub --out
-work/encoders/imagenet-resnet18/small/all/all/all
+python scripts/weights.py --backbone resnet18 --weights hub --out work/encoders/imagenet-resnet18/small/all/all/all
 """
 
 from __future__ import annotations
@@ -15,10 +14,12 @@ from fewscans import cli
 
 
 def work(arguments: argparse.Namespace, params: None) -> dict[str, Any]:
-    """Fetch; facts for the side-car."""
+    """Fetch, or only see whether they are to be had; facts for the side-car."""
     from fewscans.weights import fetch
 
-    return fetch(arguments.backbone, arguments.weights, Path(arguments.out))
+    return fetch(
+        arguments.backbone, arguments.weights, Path(arguments.out) if arguments.out else None
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--weights", default="hub", help="a .safetensors or .pth file, or 'hub' (default)"
     )
     made.add_argument(
-        "--out", required=True, help="folder for encoder.safetensors and encoder.json"
+        "--out",
+        help="folder for encoder.safetensors and encoder.json; without it nothing is written",
     )
     made.add_argument("--sidecar", help="JSON with settings, versions, seconds and facts")
     return cli.run(made, work, argv)

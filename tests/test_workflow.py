@@ -313,12 +313,13 @@ def test_all_problems_of_config_and_tables_are_said_before_any_job(tmp_path):
     table = clone.folder / "raw/labels.csv"
     lines = table.read_text().splitlines()
     table.write_text(
-        "\n".join([*lines, lines[1], "../outside.png,benign,p1,", "gone.png,benign,p2,"]) + "\n"
+        "\n".join([*lines, lines[1], "../outside.png,benign,p1,,,", "gone.png,benign,p2,,,"]) + "\n"
     )
     clone.config()
     text = clone.run(check=False).stdout
     assert "../outside.png" in text
     assert "gone.png" in text
+    assert lines[1].split(",")[0] in text, "the doubled row"
     assert not (clone.folder / "work").exists()
 
 
