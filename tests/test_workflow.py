@@ -98,6 +98,14 @@ def yaml_profile(clone: Clone, arguments: list[str]) -> dict:
     return json.loads(done.stdout)
 
 
+def test_snakemake_report_holds_table_figures_and_captions(clone):
+    clone.run("--report", "report.html")
+    page = (clone.folder / "report.html").read_text()
+    for part in ("ablation_table.csv", "forest.png", "budget.png", "embeddings.png", "views.png"):
+        assert part in page, part
+    assert "Difference from the baseline" in page
+
+
 def test_lint_is_clean(tmp_path):
     done = make_clone(tmp_path / "clone").run("--lint", check=False)
     assert "Congratulations" in done.stdout, done.stdout
