@@ -2,8 +2,27 @@
 
 No self-supervised method runs here: the cohort's parameters were fixed from this and the audit alone.
 
-    python benchmarks/phantom_difficulty.py                     # test_resnet
-    python benchmarks/phantom_difficulty.py --backbone test_vit --lr 1e-3
+    python benchmarks/phantom_difficulty.py                     # the demo's steps and learning rate
+    python benchmarks/phantom_difficulty.py --lr 1e-3           # fine-tuning's own default
+    python benchmarks/phantom_difficulty.py --backbone test_vit
+
+AUROC per patient, mean over 3 folds and the draws (range over draws; `all` has one), 150 steps of 32
+images at 48 pixels, one thread, torch 2.13:
+
+===========  ====  ====  ===================  ===================  =====
+network      lr    seed  12 patients          30 %                 all
+===========  ====  ====  ===================  ===================  =====
+test_resnet  3e-3  0     0.727 (0.701-0.752)  0.933 (0.897-0.968)  0.989
+test_resnet  3e-3  1                                               0.969
+test_resnet  3e-3  2                                               0.958
+test_resnet  1e-3  0     0.687 (0.660-0.713)  0.819 (0.819-0.819)  0.942
+test_resnet  1e-3  1                                               0.868
+test_resnet  1e-3  2                                               0.878
+test_vit     3e-3  0     0.538 (0.457-0.619)  0.459 (0.430-0.487)  0.416
+===========  ====  ====  ===================  ===================  =====
+
+Two draws a budget. Folds differ by a standard deviation of 0.01 (all, 3e-3) to 0.08 (12 patients).
+test_vit (patches of 8 pixels) stays at chance: 150 steps from random weights are too few for it.
 """
 
 from __future__ import annotations
@@ -64,7 +83,9 @@ def train(x: torch.Tensor, y: torch.Tensor, args: argparse.Namespace, seed: int)
 
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    size = {"img_size": x.shape[-1]} if "vit" in args.backbone else {}
+    size: dict[str, int] = {}
+    if "vit" in args.backbone:
+        size = {"img_size": x.shape[-1], "patch_size": args.patch_size}
     network = timm.create_model(args.backbone, pretrained=False, in_chans=1, num_classes=2, **size)
     optimiser = torch.optim.AdamW(network.parameters(), lr=args.lr, weight_decay=0.05)
     warmup = max(1, round(0.1 * args.steps))
@@ -123,11 +144,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--backbone", default="test_resnet")
     parser.add_argument("--seed", type=int, default=0, help="of the cohort")
     parser.add_argument("--size", type=int, default=48, help="pixels")
+    parser.add_argument("--patch-size", type=int, default=8, help="of a ViT, pixels")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=1e-3, help="as fine-tuning does")
+    parser.add_argument("--lr", type=float, default=3e-3, help="peak; the demo's")
     parser.add_argument("--folds", type=int, default=3)
-    parser.add_argument("--draws", type=int, default=3, help="subsets per budget; 'all' has one")
+    parser.add_argument("--draws", type=int, default=2, help="subsets per budget; 'all' has one")
     parser.add_argument("--budgets", default="12,30%,all")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -66,6 +67,10 @@ class _Planter:
                 return name
         raise ValueError("too few patients for all faults: take more of them or another seed")
 
+    def take_stored(self, storage: str, at_least: int = 1) -> str:
+        """The next free patient whose images are stored so."""
+        return self.take(lambda own: own[0].storage == storage and len(own) >= at_least)
+
     def plant_all(self, n_patients: int) -> None:
         """Each kind as often as it is due; those that need most of a patient first."""
         times = _TIMES if n_patients >= MANY else dict.fromkeys(_TIMES, 1)
@@ -73,13 +78,13 @@ class _Planter:
         self.unlabel_one(self.take(lambda own: len(own) > 1))
         for turn in range(times["truncated"]):
             storage = ("dicom", "png")[turn % 2]
-            self.truncate(self.take(lambda own, s=storage: len(own) > 1 and own[0].storage == s))
+            self.truncate(self.take_stored(storage, at_least=2))
         for fault in ("monochrome1", "rescale-slope"):
             for _ in range(times[fault]):
-                self.store(self.take(lambda own: own[0].storage == "dicom"), fault)
+                self.store(self.take_stored("dicom"), fault)
         for turn in range(times["exact"]):
             storage = ("dicom", "png")[turn % 2]
-            self.copy(self.take(lambda own, s=storage: own[0].storage == s), "exact-duplicate", 0)
+            self.copy(self.take_stored(storage), "exact-duplicate", 0)
         for turn in range(times["near"]):
             self.copy(self.take(lambda own: True), "near-duplicate", turn)
 
@@ -137,7 +142,7 @@ class _Planter:
             return to_hu((moved[:, 1:] + moved[:, :-1]) / 2), "moved by half a pixel"
         return to_hu(1.05 * hu + 40), "HU times 1.05 plus 40"
 
-    def _change(self, name: str, at: int, fault: str, detail: str, **what: object) -> None:
+    def _change(self, name: str, at: int, fault: str, detail: str, **what: Any) -> None:
         image = replace(self.patients[name][at], **what)
         self.patients[name][at] = image
         self.faults.append(Fault(image.path, fault, "", detail))
