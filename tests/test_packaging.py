@@ -68,7 +68,8 @@ def imported(folder: str) -> dict[str, set[str]]:
 def undeclared(folder: str, requirements: list[str]) -> dict[str, set[str]]:
     ours = {"fewscans", "scripts", "tests", "snakemake_logger_plugin_fewscans"}
     ours |= {path.stem for path in (ROOT / folder).rglob("*.py")}
-    distributions = metadata.packages_distributions()
+    # An optional package need not be installed for its name to be known.
+    distributions = {"umap": ["umap-learn"], **metadata.packages_distributions()}
     declared = names(requirements)
     return {
         top: files
