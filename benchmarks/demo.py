@@ -84,7 +84,7 @@ def main() -> None:
         wall = None if arguments.of else run(folder)
         table, training = stages(folder), training_seconds(folder)
     table["training"] = pd.Series(training)
-    print(table.round(1).fillna("").to_string())
+    print(table.round(1).to_string(na_rep=""))
     busy, trained = table["seconds"].sum(), sum(training.values())
     print(f"\njobs' seconds {busy:.0f}, of them training {trained:.0f} ({trained / busy:.0%})")
     if wall is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -51,64 +52,63 @@ def code_digest(
 
 @cache
 def _digest(roots: tuple[str, ...]) -> str:
-    reached: dict[tuple[str, str], list[ast.AST]] = {}
+    reached: dict[tuple[str, str], str] = {}
+    waiting: list[tuple[str, str | None]] = []
     for root in roots:
         if _file(root) is None:
             raise ValueError(f"no module {root}")
-        _reach(root, None, reached)
+        waiting.append((root, None))
+    while waiting:
+        module, name = waiting.pop()
+        if _left_out(module) or (found := _parse(module)) is None:
+            continue
+        # Statements of a module run whenever anything of it is used.
+        for one in ["", *(found.definitions if name is None else [name])]:
+            if (module, one) not in reached:
+                facts = _facts(module, one)
+                if facts is not None:
+                    reached[module, one] = facts[0]
+                    waiting.extend(facts[1])
     text = hashlib.sha256()
-    for (module, name), nodes in sorted(reached.items()):
-        text.update(f"{module}:{name}\n".encode())
-        for node in nodes:
-            text.update(_dump(node).encode())
+    for (module, name), fingerprint in sorted(reached.items()):
+        text.update(f"{module}:{name}:{fingerprint}\n".encode())
     return text.hexdigest()[:16]
 
 
-def _reach(module: str, name: str | None, reached: dict[tuple[str, str], list[ast.AST]]) -> None:
-    """Add `name` of `module` (None: all of it), and what that refers to."""
-    if _left_out(module):
-        return
+@cache
+def _facts(module: str, name: str) -> tuple[str, tuple[tuple[str, str | None], ...]] | None:
+    """(hash, what it refers to) of a top-level name of a module ("": its statements); None where it has no such."""
     found = _parse(module)
     if found is None:
-        return
-    names = list(found.definitions) if name is None else [name]
-    if (module, "") not in reached:
-        reached[module, ""] = found.statements
-        for node in found.statements:
-            _follow(module, node, reached)
-    for one in names:
-        if (module, one) in reached:
-            continue
-        if one in found.definitions:
-            reached[module, one] = found.definitions[one]
-            for node in found.definitions[one]:
-                _follow(module, node, reached)
-        elif one in found.imports:  # a name handed on, as packages do in __init__
-            target, attribute = found.imports[one]
-            reached[module, one] = []
-            _reach(target, attribute, reached)
+        return None
+    if name == "":
+        nodes = found.statements
+    elif name in found.definitions:
+        nodes = found.definitions[name]
+    elif name in found.imports:  # a name handed on, as packages do in __init__
+        return "", (found.imports[name],)
+    else:
+        return None
+    fingerprint = hashlib.sha256("".join(map(_dump, nodes)).encode()).hexdigest()
+    return fingerprint, tuple(
+        dict.fromkeys(ref for node in nodes for ref in _references(module, found, node))
+    )
 
 
-def _follow(module: str, node: ast.AST, reached: dict[tuple[str, str], list[ast.AST]]) -> None:
-    """Everything of the package that `node` names."""
-    found = _parse(module)
-    assert found is not None
-    for child in ast.walk(node):
+def _references(module: str, found: _Module, node: ast.AST) -> Iterator[tuple[str, str | None]]:
+    """Everything of the package that `node` names; (module, None) is all of a module."""
+    through: set[int] = set()  # names that stand before a dot, whose attribute is known
+    for child in ast.walk(node):  # parents come before their children
         if isinstance(child, ast.Attribute) and isinstance(child.value, ast.Name):
             target = found.imports.get(child.value.id)
             if target is not None and target[1] is None:
-                _reach(target[0], child.attr, reached)
-                child.value._seen = True  # type: ignore[attr-defined]
-    for child in ast.walk(node):
-        if not isinstance(child, ast.Name) or getattr(child, "_seen", False):
-            continue
-        if child.id in found.definitions:
-            _reach(module, child.id, reached)
-        elif child.id in found.imports:
-            target_module, attribute = found.imports[child.id]
-            _reach(
-                target_module, attribute, reached
-            )  # a module handed round as a value counts whole
+                through.add(id(child.value))
+                yield target[0], child.attr
+        elif isinstance(child, ast.Name) and id(child) not in through:
+            if child.id in found.definitions:
+                yield module, child.id
+            elif child.id in found.imports:
+                yield found.imports[child.id]  # a module handed round as a value counts whole
 
 
 @cache
@@ -156,6 +156,7 @@ def _note_import(node: ast.AST, found: _Module, module: str, is_package: bool) -
             )
 
 
+@cache
 def _file(module: str) -> Path | None:
     parts = module.split(".")
     if parts[0] == SCRIPTS and len(parts) == 2:

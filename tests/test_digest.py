@@ -47,11 +47,15 @@ def package(tmp_path, monkeypatch):
             path.parent.mkdir(exist_ok=True)
             path.write_text(textwrap.dedent(text))
         under_test._parse.cache_clear()
+        under_test._facts.cache_clear()
+        under_test._file.cache_clear()
         under_test._digest.cache_clear()
         return under_test.code_digest("fewscans.train", methods=["a"])
 
     yield write
     under_test._parse.cache_clear()
+    under_test._facts.cache_clear()
+    under_test._file.cache_clear()
     under_test._digest.cache_clear()
 
 
