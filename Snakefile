@@ -40,5 +40,5 @@ rule all:
 rule data:
     # Converted, audited, normalised and split; no training. Look at the audit before you pay for GPUs.
     input:
-        [store(d, recipe)[0] for d in CONFIG.datasets for recipe in PLAN.recipes],
+        [store(d, recipe) for d in CONFIG.datasets for recipe in PLAN.recipes],
         [PATHS.dataset(d, "budgets.parquet") for d in PLAN.evaluated],

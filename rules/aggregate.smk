@@ -36,7 +36,6 @@ rule aggregate:
     input:
         plan=f"{R}/plan.json",
         predictions=[PATHS.predictions(run) for run in ALL_RUNS],
-        embeddings=[PATHS.embeddings(run, "embeddings.npy") for run in ALL_RUNS],
         labels=[PATHS.dataset(name, "labels.parquet") for name in PLAN.evaluated],
     output:
         table=report(TABLE, caption=caption("table"), category="Results"),
@@ -69,9 +68,7 @@ rule report:
         table=TABLE,
         scores=f"{R}/scores.parquet",
         contrasts=f"{R}/contrasts.parquet",
-        predictions=[PATHS.predictions(run) for run in ALL_RUNS],
-        embeddings=[PATHS.embeddings(run, "embeddings.parquet") for run in ALL_RUNS],
-        encoders=encoder_files(),
+        # Histories, views and embeddings come before the predictions, and so before the table.
         audits=[PATHS.dataset(name, "audit", "findings.parquet") for name in CONFIG.datasets],
     output:
         page=report(REPORT, caption=caption("report"), category="Results"),

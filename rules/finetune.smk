@@ -23,9 +23,9 @@ rule finetune:
     resources:
         **cost("gpu"),
     params:
-        cfg=lambda w: settings(finetune_params(w)),
+        cfg=lambda w: training_settings(finetune_params, w),
         code=finetune_code,
-        store=lambda w: str(Path(store(w.dataset, w.recipe)[0]).parent),
+        store=lambda w: str(Path(store(w.dataset, w.recipe)).parent),
         encoder=lambda w, input: (
             ["--encoder", str(Path(input.encoder[0]).parent)] if input.get("encoder") else []
         ),

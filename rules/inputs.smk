@@ -1,5 +1,7 @@
 # What rules are given: settings of each stage (params) and its input files, by wildcards. No rules here.
 
+from functools import lru_cache
+
 from fewscans.config.stages import (
     AggregateParams,
     AuditParams,
@@ -88,11 +90,8 @@ def audit_table(wildcards):
 
 
 def store(dataset, recipe):
-    """Files of a store; the folder is that of the first."""
-    return [
-        PATHS.dataset(dataset, recipe, "store", name)
-        for name in ("store.json", "voxels.npy", "rows.parquet")
-    ]
+    """The seal of a store, written last: where it stands, voxels and rows stand beside it."""
+    return PATHS.dataset(dataset, recipe, "store", "store.json")
 
 
 # -- split -----------------------------------------------------------------------------------------
@@ -120,17 +119,27 @@ PRETRAINED = [name for name, encoder in PLAN.encoders.items() if encoder.pretrai
 FROM_FILE = [name for name, e in PLAN.encoders.items() if e.settings.source == "weights"]
 
 
-def pretrain_params(wildcards):
-    return PretrainParams(
-        encoder=wildcards.encoder,
-        settings=PLAN.encoders[wildcards.encoder].settings,
-        recipe=PLAN.recipes[wildcards.recipe],
-        dataset=wildcards.dataset,
-        fold=wildcards.fold,
-        seed=int(wildcards.seed),
+def training_settings(make, wildcards):
+    """Text for --params: what `make` says of encoder, recipe and data set, with this fold and seed."""
+    shared = make(wildcards.encoder, wildcards.recipe, wildcards.dataset)
+    job = {"fold": wildcards.fold, "seed": int(wildcards.seed)}
+    return json.dumps({**shared, **job}, sort_keys=True)
+
+
+@lru_cache(None)
+def pretrain_params(name, recipe, dataset):
+    """Settings that all folds and seeds share."""
+    shared = PretrainParams(
+        encoder=name,
+        settings=PLAN.encoders[name].settings,
+        recipe=PLAN.recipes[recipe],
+        dataset=dataset,
+        fold="",
+        seed=0,
         base_seed=CONFIG.seed,
         compute=CONFIG.compute,
     )
+    return shared.model_dump(mode="json")
 
 
 # -- finetune --------------------------------------------------------------------------------------
@@ -144,45 +153,44 @@ def finetune_run(wildcards):
     ]
 
 
-def finetune_params(wildcards):
-    encoder = PLAN.encoders[wildcards.encoder]
-    protocols = PLAN.protocols(wildcards.encoder)
+@lru_cache(None)
+def finetune_params(name, recipe, dataset):
+    """Settings that all folds and seeds share."""
+    encoder = PLAN.encoders[name]
+    protocols = PLAN.protocols(name)
     extra_epochs, extra_batch_size = (0, 1)
     if encoder.method == "scratch-long" and encoder.settings.extra_steps is None:
         network = (encoder.settings.backbone, encoder.settings.patch_size)
-        extra_epochs, extra_batch_size = PLAN.longest_pretraining(*network, wildcards.recipe)
+        extra_epochs, extra_batch_size = PLAN.longest_pretraining(*network, recipe)
     # Settings of a protocol that is not run rerun nothing.
     used = {
         name: value
         for name, value in CONFIG.protocol_settings.model_dump().items()
         if name in protocols
     }
-    return FinetuneParams(
-        encoder=wildcards.encoder,
+    shared = FinetuneParams(
+        encoder=name,
         settings=encoder.settings,
         extra_epochs=extra_epochs,
         extra_batch_size=extra_batch_size,
-        recipe=PLAN.recipes[wildcards.recipe],
-        recipe_name=wildcards.recipe,
+        recipe=PLAN.recipes[recipe],
+        recipe_name=recipe,
         protocols=protocols,
         protocol_settings=used,
-        dataset=wildcards.dataset,
-        classes=dataset_settings(wildcards.dataset).classes or [],
-        fold=wildcards.fold,
-        seed=int(wildcards.seed),
+        dataset=dataset,
+        classes=dataset_settings(dataset).classes or [],
+        fold="",
+        seed=0,
         base_seed=CONFIG.seed,
         compute=CONFIG.compute,
     )
+    return shared.model_dump(mode="json")
 
 
 def finetune_encoder(wildcards):
     """Files of the encoder; none where training starts without any."""
     key = PLAN.encoder_key(finetune_run(wildcards))
-    return (
-        []
-        if key is None
-        else [PATHS.encoder(key, name) for name in ("encoder.json", "encoder.safetensors")]
-    )
+    return [] if key is None else [PATHS.encoder(key, "encoder.json")]  # written last
 
 
 def finetune_code(wildcards):
@@ -200,10 +208,3 @@ def caption(name):
 
 def figure(dataset, name):
     return [f"{R}/figures/{dataset}/{name}.{ending}" for ending in ("png", "pdf", "csv")]
-
-
-def encoder_files():
-    """What the report shows of encoders: history, views, reconstructions."""
-    keys = {PLAN.encoder_key(run) for run in ALL_RUNS if PLAN.encoders[run.encoder].pretrained}
-    shown = ["encoder.json", "history.parquet", "views.npz", "reconstructions.npz"]
-    return [PATHS.encoder(key, name) for key in sorted(keys) for name in shown]

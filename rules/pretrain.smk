@@ -6,9 +6,7 @@ rule pretrain:
     input:
         store=lambda w: store(w.dataset, w.recipe),
         folds=f"{W}/{{dataset}}/folds.parquet",
-        pools=lambda w: [
-            f for pool in dataset_settings(w.dataset).pools for f in store(pool, w.recipe)
-        ],
+        pools=lambda w: [store(pool, w.recipe) for pool in dataset_settings(w.dataset).pools],
     output:
         weights=f"{W}/encoders/{{encoder}}/{{recipe}}/{{dataset}}/{{fold}}/{{seed}}/encoder.safetensors",
         meta=f"{W}/encoders/{{encoder}}/{{recipe}}/{{dataset}}/{{fold}}/{{seed}}/encoder.json",
@@ -27,13 +25,13 @@ rule pretrain:
     resources:
         **cost("gpu"),
     params:
-        cfg=lambda w: settings(pretrain_params(w)),
+        cfg=lambda w: training_settings(pretrain_params, w),
         code=lambda w: code_digest("scripts.pretrain", methods=[PLAN.encoders[w.encoder].method]),
-        store=lambda w: str(Path(store(w.dataset, w.recipe)[0]).parent),
+        store=lambda w: str(Path(store(w.dataset, w.recipe)).parent),
         pools=lambda w: flag(
             "--pool",
             dataset_settings(w.dataset).pools,
-            [Path(store(pool, w.recipe)[0]).parent for pool in dataset_settings(w.dataset).pools],
+            [Path(store(pool, w.recipe)).parent for pool in dataset_settings(w.dataset).pools],
         ),
         out=lambda w, output: str(Path(output.meta).parent),
     shell:
