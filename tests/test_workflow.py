@@ -294,7 +294,7 @@ def test_killed_at_random_times_and_started_again_gives_the_same_bytes(finished,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        deadline = time.monotonic() + clock.uniform(5, 22)
+        deadline = time.monotonic() + clock.uniform(3, 8)
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.1)
         if process.poll() is not None:
