@@ -20,6 +20,7 @@ if not workflow.overwrite_configfiles:
 
 
 include: "rules/common.smk"
+include: "rules/run.smk"
 include: "rules/inputs.smk"
 include: "rules/convert.smk"
 include: "rules/audit.smk"

@@ -19,7 +19,19 @@ PACKAGE = "fewscans"
 SCRIPTS = "scripts"
 ROOT = Path(__file__).resolve().parent
 # Their effect on a result is in the settings handed to a script, or they have none.
-LEFT_OUT = ("errors", "config", "plan", "digest", "cli", "progress", "runrecord")
+LEFT_OUT = (
+    "errors",
+    "config",
+    "plan",
+    "digest",
+    "cli",
+    "progress",
+    "runrecord",
+    "cluster",
+    "commands",
+    "cost",
+    "forecast",
+)
 # Entries of these tables are chosen by name; a new line in them changes nothing for the others.
 REGISTRIES = ("METHODS", "PROTOCOLS")
 

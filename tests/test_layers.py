@@ -33,6 +33,11 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "convert.meaning",
         "methods",
         "protocols",
+        "cluster",
+        "cost",
+        "forecast",
+        "commands",
+        "__main__",
     ),
     "contracts": ("contracts", "keyed"),
     "data": (

@@ -1,0 +1,7 @@
+"""The command ``fewscans``: one module per word, loaded when it is asked for.
+
+A module has ``HELP`` (one line), ``add_arguments(parser)`` and ``run(arguments) -> int``.
+"""
+
+# word -> module in this package, in the order of the help
+COMMANDS: dict[str, str] = {}

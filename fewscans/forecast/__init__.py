@@ -1,0 +1,1 @@
+"""What a run will cost and whether it fits: the plan that a dry-run ends with. Light."""
