@@ -20,6 +20,7 @@ import numpy as np
 
 from fewscans import protocols
 from fewscans.batches import epoch_batches
+from fewscans.cluster.scratch import near
 from fewscans.config.encoders import ScratchLong
 from fewscans.config.stages import FinetuneParams
 from fewscans.errors import UserError, did_you_mean
@@ -146,7 +147,7 @@ def _open_store(params: FinetuneParams, files: Files, stack: contextlib.ExitStac
 
     # Sums are split by threads: their number belongs to the result, and so to what BLAS may take.
     stack.enter_context(threadpool_limits(params.compute.threads))
-    store = Store.open(files.store)
+    store = Store.open(near(files.store))
     recipe = params.recipe
     if (store.size, store.channels) != (recipe.size, recipe.channels):
         raise UserError(

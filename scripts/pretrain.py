@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def work(arguments: argparse.Namespace, params: PretrainParams) -> dict[str, Any]:
     """Open the stores and pretrain."""
+    from fewscans.cluster.scratch import near
     from fewscans.engine import StoppedError
     from fewscans.pretrain import pretrain
     from fewscans.store import Store
@@ -48,9 +49,9 @@ def work(arguments: argparse.Namespace, params: PretrainParams) -> dict[str, Any
         if not (name and equals and folder):
             problems.add(pair, "write NAME=STORE")
         else:
-            pools[name] = Store.open(folder)
+            pools[name] = Store.open(near(folder))
     problems.raise_if_any()
-    store = Store.open(arguments.store)
+    store = Store.open(near(arguments.store))
     try:
         return pretrain(
             params,
