@@ -114,6 +114,8 @@ class Site(Settings):
     """Jobs that an earlier, killed run of the same folder left in the queue."""
     exclusive_nodes: bool = False
     """Jobs are billed for whole nodes."""
+    notify: str | None = None
+    """Command at the end of a run, e.g. `mail -s "fewscans $FEWSCANS_STATUS" me@lab < /dev/null`."""
     pack: int = Field(default=1, ge=1, le=256)
     """Fine-tuning jobs that share one submission."""
     classes: dict[Kind, JobClass] = {}
