@@ -9,13 +9,29 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from fewscans.config import ENCODERS, Config, EncoderSettings, RecipeSettings
 from fewscans.config.encoders import PretrainSettings
 
 SHARED = ("backbone", "patch_size", *PretrainSettings.model_fields)
-# Resources by class of job; times and memory at a site stand in its profile.
+# Class of each rule's jobs; what a class gets at a site stands in its file, what a job takes in `fewscans.cost`.
+Kind = Literal["light", "cpu", "gpu"]
+RULES: dict[str, Kind] = {
+    "phantom": "light",
+    "convert": "cpu",
+    "audit": "cpu",
+    "normalise": "cpu",
+    "folds": "light",
+    "budgets": "light",
+    "weights": "light",
+    "pretrain": "gpu",
+    "finetune": "gpu",
+    "plan": "light",
+    "aggregate": "cpu",
+    "report": "cpu",
+}
+# Until the cost model gives each rule its own.
 RESOURCES = {
     "light": {"mem_mb": 1000, "runtime": 10, "gpu": 0},
     "cpu": {"mem_mb": 4000, "runtime": 60, "gpu": 0},
