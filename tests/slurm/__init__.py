@@ -1,0 +1,1 @@
+"""Tests against a real Slurm that they start and stop themselves: `make test-slurm`."""
