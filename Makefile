@@ -12,6 +12,8 @@ SNAKEMAKE_ARGS ?=
 DATA ?= ../shared/data
 # Tests at once; each file stays in one process.
 WORKERS ?= 2
+# The same for tests on a Slurm, each with a cluster of its own: they wait more than they work.
+SLURM_WORKERS ?= 4
 
 BIN := $(abspath $(VENV))/bin
 STAMP := $(VENV)/.installed
@@ -21,19 +23,22 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup fast lint types format config envs bench docs real clean
+.PHONY: help demo test test-slurm setup fast lint types format config envs bench docs real clean
 
 help: ## list what can be made
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | \
-	  while IFS="$$(printf '\t')" read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
+	  while IFS="$$(printf '\t')" read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
 	@echo "  TORCH_INDEX=URL where torch is taken from, PYTHON=python3.12 which Python, see Makefile"
 
 demo: setup ## environment, generated cohort, the whole workflow, a short table (some 8 minutes)
 	@$(BIN)/snakemake $(SNAKEMAKE_ARGS)
 	@$(BIN)/python scripts/show.py
 
-test: setup ## every test
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+test: setup ## every test but those that need a Slurm
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slurm" $(PYTEST_ARGS)
+
+test-slurm: setup ## what must not hurt it, on a real Slurm that the tests start and stop
+	@$(BIN)/python -m pytest -n $(SLURM_WORKERS) --dist loadfile -m slurm tests/slurm $(PYTEST_ARGS)
 
 fast: setup ## tests of under a minute, for every save
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q -m "not slow and not gpu and not slurm" $(PYTEST_ARGS)

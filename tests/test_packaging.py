@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 TARGETS = [
-    "help", "demo", "test", "setup", "fast", "lint", "types", "format", "config", "envs", "bench",
+    "help", "demo", "test", "test-slurm", "setup", "fast", "lint", "types", "format", "config", "envs", "bench",
     "docs", "real", "clean",
 ]  # fmt: skip
 
@@ -167,7 +167,7 @@ def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
 
 def test_help_lists_every_target():
     said = make("help").stdout
-    listed = re.findall(r"^  make (\w+) ", said, re.MULTILINE)
+    listed = re.findall(r"^  make ([\w-]+) ", said, re.MULTILINE)
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert phony is not None
     assert sorted(listed) == sorted(TARGETS) == sorted(phony[1].split())
@@ -215,8 +215,10 @@ def machine(tmp_path):
     (tmp_path / "make").write_text(
         '#!/bin/sh\necho "made $1"\necho "$1" >>"$LOG"\nif [ "$1" = "$FAILS" ]; then exit 3; fi\n'
     )
-    (tmp_path / "chromium").write_text("#!/bin/sh\n")
-    for name in ("make", "chromium"):
+    # there already, so that nothing is installed
+    for name in ("chromium", "slurmctld", "slurmdbd"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+    for name in ("make", "chromium", "slurmctld", "slurmdbd"):
         (tmp_path / name).chmod(0o755)
     return tmp_path
 
@@ -244,14 +246,14 @@ def test_ci_stops_at_the_first_failure_and_says_so(machine):
 def test_ci_passes_and_runs_real_scans_where_they_are(machine):
     done, made = ci(machine, "", machine / "nowhere")
     assert done.returncode == 0
-    assert made == ["setup", "lint", "types", "test"]
+    assert made == ["setup", "lint", "types", "test", "test-slurm"]
     assert "the run on real scans is left out" in done.stdout
     (machine / "data" / "covid_ct").mkdir(parents=True)
     (machine / "data" / "covid_ct" / "labels.csv").write_text("path,label\n")
     (machine / "log").unlink()
     done, made = ci(machine, "", machine / "data")
-    assert made == ["setup", "lint", "types", "test", "real"]
-    assert done.stdout.splitlines()[-1] == "steps: 5 passed, 0 failed"
+    assert made == ["setup", "lint", "types", "test", "test-slurm", "real"]
+    assert done.stdout.splitlines()[-1] == "steps: 6 passed, 0 failed"
 
 
 @pytest.mark.parametrize("name", [".ci/run", ".ci/sizes"])

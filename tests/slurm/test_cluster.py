@@ -55,7 +55,7 @@ def test_site_file_says_what_slurm_says(cluster, tmp_path):
     site = read_site(cluster.site(tmp_path / "partitions.yaml", orphans="cancel"))
     assert site.orphans == "cancel"
     said = cluster.run(["sinfo", "-h", "-o", "%R|%l|%c|%m|%D|%G"]).stdout
-    gpus = {name: 0 for name in site.partitions}
+    gpus = dict.fromkeys(site.partitions, 0)
     for line in said.splitlines():
         name, _, cpus, memory, nodes, gres = line.split("|")
         found = site.partitions[name]
