@@ -23,7 +23,8 @@ from typing import Any
 
 import torch
 
-from fewscans.files import atomic
+from fewscans.cluster import deadline, slurm
+from fewscans.files import atomic, digest
 from fewscans.runrecord import is_alive, process_start
 
 log = logging.getLogger("fewscans")
@@ -31,6 +32,11 @@ log = logging.getLogger("fewscans")
 HEARTBEAT_S = 20.0
 # A lease whose owner cannot be asked (another host) is dead after so long without a heartbeat.
 DEAD_AFTER_S = 600.0
+# Slurm is asked about the owner's job after so long without one, and not again for as long.
+ASK_AFTER_S = 60.0
+
+
+CLUSTER = "SLURM_CLUSTER_NAME"
 
 
 class LeaseLostError(Exception):
@@ -38,19 +44,64 @@ class LeaseLostError(Exception):
 
 
 class Checkpoint:
-    """One file of training state, replaced whole."""
+    """One file of training state, replaced whole.
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
+    Parameters
+    ----------
+    folder
+        Of this training alone.
+    where
+        What rounds differently: kind of device and its model, version of torch, threads, ranks. It is kept with the
+        state.
+    elsewhere
+        Whether state that was made elsewhere is gone on with. If not, it is laid aside for a start there, and state
+        laid aside here is taken up: a job that goes back and forth between two kinds of machine comes to its end.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        where: dict[str, Any] | None = None,
+        *,
+        elsewhere: bool = False,
+    ) -> None:
+        self.folder, self.where, self.elsewhere = Path(folder), where, elsewhere
         self.path = self.folder / "state.pt"
+        self.places = [where]
+        """Where the training was, in order; more than one: it went on elsewhere."""
 
     def save(self, state: dict[str, Any]) -> None:
         """Write `state` (tensors, numbers, text, lists and dicts of them)."""
         with atomic(self.path) as temporary:
-            torch.save(state, temporary)
+            torch.save({**state, "places": self.places}, temporary)
+
+    def begin_anew(self) -> None:
+        """What comes owes nothing to another place."""
+        self.places = [self.where]
 
     def load(self) -> dict[str, Any] | None:
         """What was saved last, on the CPU; None where nothing was, or it cannot be read (then begin anew)."""
+        self.begin_anew()
+        state = self._read()
+        if state is None:
+            return self.load() if self._take_up() else None
+        places = state.pop("places", [None])
+        if places[-1] == self.where:
+            self.places = places
+        elif self.elsewhere:
+            self.places = [*places, self.where]
+            log.warning("going on elsewhere: %s", self._differences(places[-1]))
+        else:
+            log.warning(
+                "there is a checkpoint of another machine (%s); it is laid aside, since other machines round "
+                "differently. Set `compute.resume_elsewhere: true` to go on from it.",
+                self._differences(places[-1]),
+            )
+            os.replace(self.path, self._aside(places[-1]))
+            return self.load()
+        return state
+
+    def _read(self) -> dict[str, Any] | None:
         if not self.path.is_file():
             return None
         try:
@@ -67,6 +118,25 @@ class Checkpoint:
                 "%s cannot be read (%s); training begins anew", self.path, type(error).__name__
             )
             return None
+
+    def _take_up(self) -> bool:
+        """Put the state that was laid aside for this kind of machine in its place."""
+        try:
+            os.replace(self._aside(self.where), self.path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _aside(self, where: dict[str, Any] | None) -> Path:
+        return self.folder / f"aside-{digest(where)}.pt"
+
+    def _differences(self, other: dict[str, Any] | None) -> str:
+        mine, theirs = self.where or {}, other or {}
+        return ", ".join(
+            f"{key} {theirs.get(key, 'unknown')}, here {mine.get(key, 'unknown')}"
+            for key in sorted({*mine, *theirs})
+            if mine.get(key) != theirs.get(key)
+        )
 
     def remove(self) -> None:
         """Remove the state and its folder."""
@@ -86,6 +156,7 @@ class Lease:
         self.path = Path(folder) / "lease.json"
         self.dead_after_s = dead_after_s
         self.token = uuid.uuid4().hex
+        self._asked = float("-inf")
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -120,9 +191,11 @@ class Lease:
             self.path.parent.rmdir()
 
     def _me(self) -> dict[str, Any]:
+        job = deadline.here()
         return {
             "token": self.token, "host": _host(), "pid": os.getpid(), "process_start": process_start(os.getpid()),
-            "job_id": os.environ.get("SLURM_JOB_ID"), "start": time.strftime("%Y-%m-%dT%H:%M:%S"),
+            "job_id": job and job.id, "restarts": job and job.restarts, "cluster": os.environ.get(CLUSTER),
+            "start": time.strftime("%Y-%m-%dT%H:%M:%S"),
         }  # fmt: skip
 
     def _create(self) -> bool:
@@ -154,6 +227,13 @@ class Lease:
     def _is_dead(self, owner: dict[str, Any]) -> bool:
         if owner.get("host") == _host() and "pid" in owner:
             return not is_alive(int(owner["pid"]), owner.get("process_start"))
+        silent_s = self._silent_s()
+        if silent_s is None:
+            return False
+        return silent_s > self.dead_after_s or self._lost_its_job(owner, silent_s)
+
+    def _silent_s(self) -> float | None:
+        """Seconds since the last heartbeat; None where the lease is gone meanwhile."""
         try:
             beat = self.path.stat().st_mtime
             # The clock of the file system, since those of two hosts may differ.
@@ -162,8 +242,31 @@ class Lease:
             now = probe.stat().st_mtime
             probe.unlink(missing_ok=True)
         except FileNotFoundError:
+            return None
+        return now - beat
+
+    def _lost_its_job(self, owner: dict[str, Any], silent_s: float) -> bool:
+        """Whether the job of an owner on another host has ended, or was started again: its processes are gone then."""
+        job, me = owner.get("job_id"), deadline.here()
+        if not job or owner.get("cluster") != os.environ.get(CLUSTER):
             return False
-        return now - beat > self.dead_after_s
+        if me is not None and me.id == job:
+            return _is_later(me.restarts, owner)
+        now = time.monotonic()
+        if silent_s < ASK_AFTER_S or now - self._asked < ASK_AFTER_S:
+            return False
+        self._asked = now
+        try:
+            if self.path.stat().st_uid != os.getuid():  # jobs of others may be hidden
+                return False
+            found = slurm.show(job, deadline.ASK_S)
+        except (slurm.SlurmError, OSError):
+            return False
+        restarts = found.get("Restarts", "")
+        return (
+            found.get("JobState", "gone") in {*slurm.FINAL, "PENDING", "gone"}
+            or (restarts.isdigit() and _is_later(int(restarts), owner))
+        )  # fmt: skip
 
     def _remove_dead(self, owner: dict[str, Any]) -> None:
         """Move the dead lease away; if it is not the one we looked at, someone took over first: put it back."""
@@ -212,6 +315,12 @@ def lease(
         yield None if finished() else made
     finally:
         made.release()
+
+
+def _is_later(restarts: int | None, owner: dict[str, Any]) -> bool:
+    """Whether this is a later start of the owner's job."""
+    before = owner.get("restarts")
+    return restarts is not None and before is not None and restarts > before
 
 
 def _host() -> str:

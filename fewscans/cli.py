@@ -1,6 +1,7 @@
 """The frame every script shares: arguments, settings, logging, exit codes, and a side-car. No torch here.
 
-Exit codes: 0 done, 2 a user's mistake (said in words), 1 a fault of ours (traceback), 130 interrupted.
+Exit codes: 0 done, 2 a user's mistake (said in words), 1 a fault of ours (traceback), 130 interrupted, 75 to be
+continued: nothing failed, what is done is kept, and the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from fewscans import __version__
+from fewscans.cluster import deadline
 from fewscans.config.load import parse, read_config_file
 from fewscans.errors import UserError
 from fewscans.files import write_json
@@ -73,6 +75,8 @@ def run(
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except deadline.ToBeContinuedError as stop:
+        return deadline.finish(stop)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
