@@ -102,8 +102,8 @@ class Site(Settings):
     """Who pays."""
     reservation: str | None = None
     """Reservation to run in."""
-    gpu_request: Literal["gpus", "gres"] = "gpus"
-    """How GPUs are asked for: `--gpus=MODEL:N` or `--gres=gpu:MODEL:N`."""
+    gpu_request: Literal["gpus", "gres", "none"] = "gpus"
+    """How GPUs are asked for: `--gpus=MODEL:N` or `--gres=gpu:MODEL:N`; `none`: a cluster without GPUs."""
     modules: list[str] = []
     """Environment modules that jobs load."""
     container: Container | None = None
