@@ -211,6 +211,9 @@ class ComputeSettings(Settings):
     """`auto`: CUDA where there is one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bf16 autocast on CUDA, fp32 on CPU."""
+    resume_elsewhere: bool = False
+    """Go on with an interrupted pretraining on another model of CPU or GPU: saves its time where nodes differ, but the
+    weights are then nobody's to repeat, and the arm is flagged `resumed-elsewhere`. If not, it begins anew there."""
 
 
 Axis = Annotated[list[int | float | str | bool], Field(min_length=1)]
