@@ -20,6 +20,7 @@ import numpy as np
 
 from fewscans import protocols
 from fewscans.batches import epoch_batches
+from fewscans.cluster import deadline
 from fewscans.cluster.scratch import near
 from fewscans.config.encoders import ScratchLong
 from fewscans.config.stages import FinetuneParams
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from fewscans.store import Store
 
 log = logging.getLogger("fewscans")
+
+# A run may take so much longer than the longest before it.
+LONGER = 1.3
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ def finetune(params: FinetuneParams, files: Files) -> dict[str, Any]:
     UserError
         A file that the encoder needs is not given, tables do not fit together, or the encoder has
         seen test groups.
+    ToBeContinuedError
+        The job's time is over, or somebody asked to stop; finished runs stand in the cache.
     """
     _check(params, files)
     encoder = _read_encoder(params, files.encoder)
@@ -69,6 +75,7 @@ def finetune(params: FinetuneParams, files: Files) -> dict[str, Any]:
     flags += [flag for flag in encoder.get("flags") or [] if flag not in flags]
     cache = Cache(files.cache)
     with contextlib.ExitStack() as stack:
+        life = stack.enter_context(deadline.watch(at_once=True))
         store = _open_store(params, files, stack)
         fold = read_fold(
             params.fold,
@@ -81,11 +88,11 @@ def finetune(params: FinetuneParams, files: Files) -> dict[str, Any]:
         params = _with_extra_steps(params, files.folds)
         source = _make_source(params, files, fold, store)
         identity = Identity(params, fold, encoder, files.encoder, store, source)
-        records = [
-            _run(params, protocol, budget, source, identity, cache)
-            for protocol in params.protocols
-            for budget in fold.budgets
-        ]
+        records: list[Record] = []
+        todo = [(protocol, budget) for protocol in params.protocols for budget in fold.budgets]
+        for protocol, budget in todo:
+            _check_time(life, records, protocol, len(todo))
+            records.append(_run(params, protocol, budget, source, identity, cache))
         seconds = _embeddings(files.embeddings, fold, source, identity, cache, records)
         facts = {**identity.encoder_facts(), "embedding_seconds": seconds}
     write_predictions(files.predictions, params, fold, records, flags, facts)
@@ -185,6 +192,15 @@ def _with_extra_steps(params: FinetuneParams, folds: Path) -> FinetuneParams:
 
 
 # -- one run --------------------------------------------------------------------------------------
+
+
+def _check_time(life: deadline.Watch, records: list[Record], protocol: str, n: int) -> None:
+    """End between two runs where the next one might not fit any more; never before one was made."""
+    made = [record for record in records if not record.recalled]
+    like = [record for record in records if record.protocol == protocol] or records
+    ahead_s = LONGER * max((record.device_seconds for record in like), default=0.0) if made else 0.0
+    words = f"{len(records)} of {n} runs are done, {len(made)} of them by this start"
+    life.check(ahead_s, words, moved=bool(made))
 
 
 def _run(
