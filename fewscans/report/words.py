@@ -32,6 +32,8 @@ FLAGS = {
     "few-groups": "Few independent patients in a class: intervals are rough.",
     "lr-halved": "Pretraining diverged once and was run again from the start at half the learning rate.",
     "collapsed": "Pretraining collapsed: all scans have nearly the same embedding.",
+    "resumed-elsewhere": "Pretraining was interrupted and went on on another model of CPU or GPU, which rounds "
+    "differently: the same command need not give the same weights again.",
     "fold-missing": "Not every fold has this budget; the score is over those that do.",
     "incomplete": "Some trainings are missing, so the score is a mean over fewer.",
     "unpaired-trainings": "Arm and baseline have different trainings; only common ones are compared.",
