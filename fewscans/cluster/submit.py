@@ -30,6 +30,9 @@ PATIENCE = "FEWSCANS_SUBMIT_PATIENCE_S"
 PATIENCE_S = 600.0
 PAUSE_S = 2.0
 LONGEST_PAUSE_S = 60.0
+# Looks into the queue for a lost submission, in a row: a controller that wakes up answers the first look before it
+# takes in a submission that waited at its door (seen: two jobs of one).
+LOOKS = 2
 # Seconds after which a silent sbatch is taken for lost.
 SILENCE_S = 300.0
 # The queue is full for this user or account (AssocMaxSubmitJobLimit, QOSMaxSubmitJobPerUserLimit, ...), for now:
@@ -91,6 +94,7 @@ def submit(
         if code == 0 or not (full or away) or (away and not full and not known_by_name):
             return code, out, err
         perhaps_submitted = perhaps_submitted or away
+        looks = LOOKS
         while True:
             if time.monotonic() + pause > deadline:
                 return code, out, f"{err}sbatch: tried again for {patience_s:g} s, in vain\n"
@@ -98,10 +102,11 @@ def submit(
             pause = min(LONGEST_PAUSE_S, pause * 1.7)
             if not perhaps_submitted:
                 break
-            # Only an answer of the controller tells whether it has the job: without one, no second submission.
+            # Only the controller can tell whether it has the job: without its answer, no second submission.
             try:
                 found = in_queue(*identity, known)
             except slurm.SlurmError:
+                looks = LOOKS
                 continue
             if found is not None:
                 return (
@@ -109,7 +114,9 @@ def submit(
                     f"{found}\n",
                     f"sbatch: the answer was lost; job {found} is in the queue\n",
                 )
-            break
+            looks -= 1
+            if looks == 0:
+                break
 
 
 def in_queue(name: str | None, comment: str | None, known: Ids) -> str | None:
