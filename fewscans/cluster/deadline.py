@@ -33,6 +33,8 @@ TO_BE_CONTINUED = 75
 """Exit code (EX_TEMPFAIL): nothing failed, what is done is kept, start it again."""
 JOB, END = "SLURM_JOB_ID", "SLURM_JOB_END_TIME"
 ASK_S = 20.0
+# Shortly before the end, with nothing saved yet: both questions fit into the margin.
+ASK_AGAIN_S = 2.0
 # Until a first save has been measured, what one is taken to cost; and what it is never taken to cost less than.
 SAVE_GUESS_S, SAVE_FLOOR_S = 30.0, 2.0
 # Saves and steps to come may take longer than those that were measured.
@@ -86,10 +88,10 @@ def here() -> Here | None:
     return ask(job) if job else None
 
 
-def ask(job: str) -> Here:
+def ask(job: str, timeout_s: float = ASK_S) -> Here:
     """What Slurm says of `job`; never raises."""
     try:
-        found = slurm.show(job, ASK_S)
+        found = slurm.show(job, timeout_s)
     except slurm.SlurmError as error:
         log.info("no answer from Slurm about job %s: %s", job, error.text)
         found = {}
@@ -99,15 +101,15 @@ def ask(job: str) -> Here:
     return Here(
         job,
         restarts=int(restarts) if restarts.isdigit() else None,
-        end=None if end is None else time.monotonic() + end - _now_of_controller(),
+        end=None if end is None else time.monotonic() + end - _now_of_controller(timeout_s),
         limit_s=end - start if end is not None and start is not None else None,
     )
 
 
-def _now_of_controller() -> float:
+def _now_of_controller(timeout_s: float) -> float:
     """Seconds since 1970 as the controller sees them: its clock and that of a node may differ."""
     with contextlib.suppress(slurm.SlurmError):
-        first = slurm.run(["scontrol", "show", "config"], ASK_S).partition("\n")[0]
+        first = slurm.run(["scontrol", "show", "config"], timeout_s).partition("\n")[0]
         told = _number(first.rpartition(" ")[2])
         if told is not None:
             return told
@@ -206,12 +208,17 @@ class Watch:
         if self._signalled.is_set():
             self.why = "signal"
         elif self._is_over(ahead_s):
-            # Somebody may have given the job more time meanwhile.
-            assert self.job is not None
-            self.job = ask(self.job.id)
+            self._ask_again()
             if self._is_over(ahead_s):
                 self.why = "deadline"
         return self.why is not None
+
+    def _ask_again(self) -> None:
+        """Somebody may have given the job more time meanwhile."""
+        assert self.job is not None
+        now = ask(self.job.id, ASK_AGAIN_S)
+        if now.end is not None:
+            self.job = now
 
     def _is_over(self, ahead_s: float) -> bool:
         left = self.left_s

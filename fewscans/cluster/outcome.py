@@ -48,6 +48,7 @@ NO_MEMORY = re.compile(
 CANCELLED = re.compile(
     r"\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT [^*\n]*?(?: DUE TO ([A-Z ]+?))? ?\*\*\*"
 )
+REASONS = {"PREEMPTION": "PREEMPTED", "NODE FAILURE": "NODE_FAIL"}
 EXIT_STATUS = re.compile(r"returned non-zero exit status (\d+)|Exited with exit code (\d+)")
 
 
@@ -86,9 +87,12 @@ def classify(rows: Sequence[Row], tail: str = "") -> Outcome:
         return "out-of-memory"
     if "TIMEOUT" in states or job == "DEADLINE" or "TIME LIMIT" in reasons:
         return "time-out"
-    if job == "PREEMPTED" or "PREEMPTION" in reasons:
+    # A log may hold an earlier start too, which ended otherwise: it is heard where Slurm itself says little.
+    if job in ("", "CANCELLED"):
+        job = next((state for words, state in REASONS.items() if words in reasons), job)
+    if job == "PREEMPTED":
         return "preempted"
-    if job in ("NODE_FAIL", "BOOT_FAIL") or "NODE FAILURE" in reasons:
+    if job in ("NODE_FAIL", "BOOT_FAIL"):
         return "node-failure"
     if _was_killed_full(rows):
         return "out-of-memory"
