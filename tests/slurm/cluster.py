@@ -262,25 +262,30 @@ class Cluster:
     def _start_accounting(self) -> None:
         data, at = self.state / "db", self.state / "db.socket"
         user = f"--user={self.layout.user}"
-        subprocess.run(
-            [program("mariadb-install-db"), "--no-defaults", user, f"--datadir={data}",
-             "--auth-root-authentication-method=normal", "--skip-test-db"],
-            check=True, capture_output=True,
-        )  # fmt: skip
+        # A database removes temporary tables from its folder when it starts, also another one's.
+        temporary = self.state / "tmp"
+        temporary.mkdir()
+        # Native AIO has a limit for the whole machine, which other databases may have used up.
+        engine = [
+            f"--tmpdir={temporary}", "--innodb-use-native-aio=0", "--innodb-buffer-pool-size=64M",
+        ]  # fmt: skip
+        command = [
+            program("mariadb-install-db"), "--no-defaults", user, f"--datadir={data}", *engine,
+            "--auth-root-authentication-method=normal", "--skip-test-db",
+        ]  # fmt: skip
+        done = self.run(command, check=False)
+        if done.returncode:
+            raise RuntimeError(f"mariadb-install-db: {done.stdout[-2000:]}{done.stderr[-2000:]}")
         command = [
             program("mariadbd"), "--no-defaults", user, f"--datadir={data}", f"--socket={at}",
-            f"--pid-file={self.state}/db.pid", "--skip-networking",
-            "--innodb-buffer-pool-size=64M", "--innodb-flush-log-at-trx-commit=0",
+            f"--pid-file={self.state}/db.pid", "--skip-networking", *engine,
+            "--innodb-flush-log-at-trx-commit=0",
         ]  # fmt: skip
         self.daemons.start("mariadbd", command, self.environment())
         sql = [program("mariadb"), "--no-defaults", "-uroot", "-S", str(at), "-e"]
         wait_until("MariaDB", lambda: self.run([*sql, "select 1"], check=False).returncode == 0)
-        self.run(
-            [
-                *sql,
-                "create database slurm; create user slurm@localhost; grant all on slurm.* to slurm@localhost",
-            ]
-        )
+        self.run([*sql, "create database slurm; create user slurm@localhost"])
+        self.run([*sql, "grant all on slurm.* to slurm@localhost"])
         # slurmdbd.conf has no setting for the socket; libmariadb takes it from this variable.
         variables = self.environment(MYSQL_UNIX_PORT=str(at))
         self.daemons.start("slurmdbd", [program("slurmdbd"), "-D"], variables)

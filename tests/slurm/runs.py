@@ -1,0 +1,167 @@
+"""The toy workflow on a test cluster: started, brought into trouble, looked at."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.slurm.cluster import Cluster
+from tests.slurm.processes import wait_until
+from tests.slurm.toy.toy import text_of
+
+ROOT = Path(__file__).resolve().parents[2]
+PROFILE = ["--profile", str(ROOT / "profiles/slurm")]
+# Looks at jobs a little after they usually end; later looks lie 10, 20, ... s further apart.
+PATIENCE = [
+    "--slurm-init-seconds-before-status-checks", "8", "--latency-wait", "10",
+    # Snakemake ends so long after its last submission at the earliest.
+    "--max-jobs-per-timespan", "50/1s",
+]  # fmt: skip
+
+
+@dataclass
+class Run:
+    """A Snakemake that runs, its output in a file."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+
+    @property
+    def text(self) -> str:
+        """What it has said so far."""
+        return self.output.read_text(errors="replace")
+
+    def wait(self, seconds: float = 240) -> int:
+        """Its exit code.
+
+        Raises
+        ------
+        AssertionError
+            It does not end; it is interrupted, and then killed, as a limit around it would do.
+        """
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.kill()
+            raise AssertionError(f"still running after {seconds:g} s:\n{self.text}") from None
+
+    def succeeds(self, seconds: float = 240) -> str:
+        """What it said, once it has ended well."""
+        code = self.wait(seconds)
+        assert code == 0, f"exit code {code}:\n{self.text}"
+        return self.text
+
+    def fails(self, seconds: float = 240) -> str:
+        """What it said, once it has ended badly."""
+        code = self.wait(seconds)
+        assert code > 0, f"exit code {code}:\n{self.text}"
+        return self.text
+
+    def kill(self) -> None:
+        """As by `kill -9`: at once, without a word."""
+        self.process.kill()
+        self.process.wait()
+
+    def says(self, words: str, seconds: float = 60) -> None:
+        """Wait until it has said that."""
+        wait_until(f"{words!r} in\n{self.text}", lambda: words in self.text, seconds)
+
+
+def start(
+    cluster: Cluster, folder: Path, command: list[str], env: dict[str, str] | None = None
+) -> Run:
+    """Start a command in `folder` beside the cluster."""
+    number = len(list(folder.glob("run-*.out")))
+    output = folder / f"run-{number}.out"
+    with output.open("wb") as handle:
+        # A shell's own group, as in a terminal; and not a child that ignores SIGINT.
+        process = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=handle, stderr=handle,
+            env=cluster.environment(**(env or {})), start_new_session=True,
+        )  # fmt: skip
+    return Run(process, output)
+
+
+@dataclass
+class Toy:
+    """The toy workflow in a folder of its own."""
+
+    cluster: Cluster
+    folder: Path
+    parts: int = 2
+    site: dict[str, object] = field(default_factory=dict)
+    """Changes of ``partitions.yaml``."""
+    settings: dict[str, object] = field(default_factory=dict)
+    """Further keys for --config."""
+
+    def __post_init__(self) -> None:
+        (self.folder / "faults").mkdir(parents=True)
+        self.partitions = self.cluster.site(self.folder / "partitions.yaml", **self.site)
+
+    def command(self, *more: str) -> list[str]:
+        """As a user would type it."""
+        values = {"parts": self.parts, **self.settings}
+        return [
+            sys.executable, "-m", "snakemake", "-s", str(ROOT / "tests/slurm/toy/Snakefile"),
+            *PROFILE, *PATIENCE, "--config", *(f"{k}={v}" for k, v in values.items()), *more,
+        ]  # fmt: skip
+
+    def start(self, *more: str, **env: str) -> Run:
+        """Start it."""
+        return start(
+            self.cluster, self.folder, self.command(*more),
+            {"FEWSCANS_SITE": str(self.partitions), **env},
+        )  # fmt: skip
+
+    def trouble(self, name: str, words: str) -> None:
+        """Bring the job `name` into trouble (see toy.py)."""
+        (self.folder / "faults" / name).write_text(words)
+
+    def begun(self, name: str) -> list[tuple[int, int, str]]:
+        """Starts of a job in trouble: pid, Slurm job, trouble."""
+        path = self.folder / "faults" / f"{name}.begun"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [(int(pid), int(job), word) for pid, job, word in map(str.split, lines)]
+
+    def wait_for(self, name: str, starts: int = 1, seconds: float = 90) -> tuple[int, int]:
+        """Wait until `name` has begun so often; pid and Slurm job of the last start."""
+        wait_until(f"{name} begun", lambda: len(self.begun(name)) >= starts, seconds)
+        return self.begun(name)[-1][:2]
+
+    def release(self, *names: str) -> None:
+        """What was held goes on, and is not held again."""
+        for name in names:
+            (self.folder / "faults" / f"{name}.go").touch()
+
+    def ends_well(self) -> None:
+        """The table is that of an undisturbed run, and nothing stays behind."""
+        names = [f"p{i}" for i in range(self.parts)]
+        made = [(self.folder / f"work/parts/{name}.txt").read_text() for name in names]
+        assert made == [text_of(name, []) for name in names]
+        assert (self.folder / "results/table.txt").read_text() == text_of("table", made)
+        self.nothing_queued()
+        left = [p.name for d in ("work", "results") for p in (self.folder / d).rglob("*.tmp")]
+        assert not left, left
+
+    def nothing_queued(self) -> None:
+        """No job of this folder stays in the queue (one that has just ended may take a moment)."""
+        wait_until(
+            f"an empty queue: {self.cluster.queue(self.folder)}",
+            lambda: not self.cluster.queue(self.folder),
+            15,
+        )
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process that a test has started, with what it has started itself."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
