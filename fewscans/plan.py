@@ -31,12 +31,6 @@ RULES: dict[str, Kind] = {
     "aggregate": "cpu",
     "report": "cpu",
 }
-# Until the cost model gives each rule its own.
-RESOURCES = {
-    "light": {"mem_mb": 1000, "runtime": 10, "gpu": 0},
-    "cpu": {"mem_mb": 4000, "runtime": 60, "gpu": 0},
-    "gpu": {"mem_mb": 8000, "runtime": 240, "gpu": 1},
-}
 TITLES = {
     "majority": "majority",
     "random": "random, frozen",

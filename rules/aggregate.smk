@@ -13,7 +13,7 @@ rule plan:
         "../envs/fewscans.yaml"
     threads: 1
     resources:
-        **cost("light"),
+        **cost("plan"),
     params:
         # In the order written: it is the order of the table.
         cfg=json.dumps(CONFIG.model_dump(mode="json", exclude={"report"})),
@@ -52,7 +52,7 @@ rule aggregate:
         "../envs/fewscans.yaml"
     threads: 1
     resources:
-        **cost("cpu"),
+        **cost("aggregate"),
     params:
         cfg=settings(AggregateParams(compare=CONFIG.compare, score=CONFIG.score, seed=CONFIG.seed)),
         code=code_digest("scripts.aggregate"),
@@ -92,7 +92,7 @@ rule report:
         "../envs/fewscans.yaml"
     threads: 1
     resources:
-        **cost("cpu"),
+        **cost("report"),
     params:
         cfg=settings(ReportParams(report=CONFIG.report, compare=CONFIG.compare)),
         code=code_digest("scripts.report"),

@@ -20,7 +20,7 @@ rule audit:
         "../envs/fewscans.yaml"
     threads: 1
     resources:
-        **cost("cpu"),
+        **cost("audit"),
     params:
         cfg=lambda w: settings(audit_params(w)),
         code=code_digest("scripts.audit"),

@@ -13,6 +13,7 @@ if str(ROOT) not in sys.path:
 
 from fewscans import plan as planning
 from fewscans.config import load
+from fewscans.cost.resources import RuleResources
 from fewscans.digest import code_digest
 from fewscans.errors import UserError
 from fewscans.rawdata import check_config, fingerprint, resolve
@@ -78,6 +79,9 @@ def dataset_settings(name):
     return CONFIG.datasets[name]
 
 
-def cost(kind):
-    """resources of a class of jobs: light (seconds), cpu (data), gpu (training)."""
-    return planning.RESOURCES[kind]
+COST = RuleResources(PLAN)
+
+
+def cost(rule):
+    """resources of a rule, by wildcards: what is asked for, and what the plan is told."""
+    return COST.of(rule)

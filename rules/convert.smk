@@ -18,7 +18,7 @@ if any(dataset.phantom for dataset in CONFIG.datasets.values()):
             "../envs/fewscans.yaml"
         threads: 1
         resources:
-            **cost("light"),
+            **cost("phantom"),
         params:
             cfg=lambda w: settings(PhantomParams(cohort=dataset_settings(w.dataset).phantom)),
             code=code_digest("scripts.phantom"),
@@ -42,7 +42,7 @@ rule convert:
         "../envs/fewscans.yaml"
     threads: 1
     resources:
-        **cost("cpu"),
+        **cost("convert"),
     params:
         cfg=lambda w: settings(convert_params(w)),
         scans=lambda w: fingerprint(CONFIG, w.dataset),

@@ -17,11 +17,12 @@ rule finetune:
         "logs/finetune/{encoder}.{recipe}.{dataset}.{fold}.{seed}.log",
     benchmark:
         f"{W}/benchmarks/finetune/{{encoder}}.{{recipe}}.{{dataset}}.{{fold}}.{{seed}}.tsv"
+    retries: COST.retries("finetune")
     conda:
         "../envs/fewscans.yaml"
     threads: CONFIG.compute.threads
     resources:
-        **cost("gpu"),
+        **cost("finetune"),
     params:
         cfg=lambda w: training_settings(finetune_params, w),
         code=finetune_code,

@@ -17,7 +17,7 @@ rule normalise:
         "../envs/fewscans.yaml"
     threads: 1
     resources:
-        **cost("cpu"),
+        **cost("normalise"),
     params:
         cfg=lambda w: settings(NormaliseParams(dataset=w.dataset, recipe=PLAN.recipes[w.recipe])),
         code=code_digest("scripts.normalise"),

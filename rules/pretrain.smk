@@ -19,11 +19,12 @@ rule pretrain:
         f"{W}/benchmarks/pretrain/{{encoder}}.{{recipe}}.{{dataset}}.{{fold}}.{{seed}}.tsv"
     wildcard_constraints:
         encoder=names(PRETRAINED),
+    retries: COST.retries("pretrain")
     conda:
         "../envs/fewscans.yaml"
     threads: CONFIG.compute.threads
     resources:
-        **cost("gpu"),
+        **cost("pretrain"),
     params:
         cfg=lambda w: training_settings(pretrain_params, w),
         code=lambda w: code_digest("scripts.pretrain", methods=[PLAN.encoders[w.encoder].method]),
@@ -60,7 +61,7 @@ if FROM_FILE:
             "../envs/fewscans.yaml"
         threads: 1
         resources:
-            **cost("light"),
+            **cost("weights"),
         params:
             backbone=lambda w: PLAN.encoders[w.encoder].settings.backbone,
             weights=lambda w: PLAN.encoders[w.encoder].settings.weights or "hub",

@@ -16,7 +16,7 @@ rule folds:
         "../envs/fewscans.yaml"
     threads: 1
     resources:
-        **cost("light"),
+        **cost("folds"),
     params:
         cfg=lambda w: settings(folds_params(w)),
         code=code_digest("fewscans.split.folds"),
@@ -41,7 +41,7 @@ rule budgets:
         "../envs/fewscans.yaml"
     threads: 1
     resources:
-        **cost("light"),
+        **cost("budgets"),
     params:
         cfg=lambda w: settings(
             BudgetsParams(

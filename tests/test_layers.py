@@ -22,9 +22,12 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "files",
         "config",
         "plan",
+        "batches",
         "digest",
         "cli",
         "runrecord",
+        "ranks",
+        "slots",
         "rawdata",
         "progress",
         "convert.table",
@@ -37,6 +40,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "cost",
         "forecast",
         "commands",
+        "tune.searches",
+        "tune.space",
+        "tune.status",
         "__main__",
     ),
     "contracts": ("contracts", "keyed"),
@@ -49,7 +55,6 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "split",
         "phantom",
         "labelled",
-        "batches",
         "predictions",
         "protocols.task",
     ),
@@ -64,6 +69,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "tables",
         "figures",
         "report",
+        "forecast.gantt",
+        "commands.plan",
     ),
     "tensors": (
         "compat",
@@ -73,6 +80,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "optim",
         "engine",
         "checkpoint",
+        "distributed",
+        "batchnorm",
         "weights",
         "methods.*",
     ),
@@ -82,6 +91,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "training_scans",
         "finetune",
         "protocols.*",
+        "tune",
     ),
 }
 RANK = {layer: rank for rank, layer in enumerate(LAYERS)}
@@ -89,7 +99,7 @@ TORCH = {"torch", "torchvision", "timm", "monai"}
 HEAVY = TORCH | {"numpy", "pandas", "pyarrow", "scipy", "sklearn", "SimpleITK", "matplotlib"}
 # A GPU box may have no more than these; the second line comes with scikit-learn, timm and torch.
 GPU_BOX = TORCH - {"monai"} | {"pydantic", "numpy", "pandas", "pyarrow", "sklearn", "safetensors"}
-GPU_BOX |= {"scipy", "yaml", "tqdm", "huggingface_hub"}
+GPU_BOX |= {"scipy", "yaml", "tqdm", "huggingface_hub", "pydantic_core"}
 
 
 @cache

@@ -1,0 +1,111 @@
+"""How many scans and patients a data set has, before anything is converted: from its table, cohort or archive.
+
+Read while the workflow is parsed, so it is cheap: a table is read once, no file of a scan is opened. What cannot be
+known cheaply is None, and then nothing is made up.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import zipfile
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import lru_cache
+
+from fewscans.config import Config
+from fewscans.config.models import DatasetSettings
+from fewscans.convert.rows import Row, read_rows
+from fewscans.errors import UserError
+from fewscans.rawdata import Place, resolve
+
+# Mean of the generated cohort, planted copies included; until its table stands.
+IMAGES_PER_PATIENT = 2.44
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of one data set."""
+
+    scans: int
+    patients: int
+    tested: int | None = None
+    """Scans of the official test part; None where folds decide."""
+
+    def trained(self, folds: int) -> int:
+        """Scans on the training side of one of `folds` folds."""
+        return self.scans - self.held_out(folds)
+
+    def held_out(self, folds: int) -> int:
+        """Scans that one of `folds` folds tests."""
+        return self.tested if self.tested is not None else round(self.scans / folds)
+
+    def labelled(self, budget: str, folds: int) -> int:
+        """Labelled scans of a budget as it is written: "10" patients, "50%", "all"."""
+        most = self.trained(folds)
+        if budget == "all":
+            return most
+        if budget.endswith("%"):
+            return max(2, round(most * float(budget[:-1]) / 100))
+        return max(2, min(most, round(int(budget) * self.scans / max(1, self.patients))))
+
+
+def count(config: Config, name: str) -> Counts | None:
+    """Counts of the data set `name`; None where they cannot be had without walking through its files."""
+    dataset, place = config.datasets[name], resolve(config, name)
+    if dataset.phantom is not None:
+        made = _of_table(place, dataset)
+        n = dataset.phantom.n_patients
+        return made or Counts(round(n * IMAGES_PER_PATIENT), n)
+    if place.npz:
+        return _of_archive(place.npz, dataset.split == "official")
+    return _of_table(place, dataset)
+
+
+def _of_table(place: Place, dataset: DatasetSettings) -> Counts | None:
+    if place.table is None:
+        return None
+    try:
+        rows = _rows(place.table, os.stat(place.table).st_mtime_ns)
+    except (OSError, UserError):  # what is wrong with it is said elsewhere, in words
+        return None
+    columns = dataset.columns
+    kept = [row for row in rows if not _excluded(row.get(columns.path, ""), dataset.exclude)]
+    who = {row.get(columns.patient or "", "") for row in kept}
+    patients = len(who) if columns.patient and who != {""} else len(kept)
+    tested = None
+    if dataset.split == "official":
+        names = {name.lower() for name in dataset.split_names.test}
+        tested = sum(row.get(columns.split, "").strip().lower() in names for row in kept)
+    return Counts(len(kept), patients, tested)
+
+
+def _excluded(path: str, patterns: list[str]) -> bool:
+    return any(fnmatch(path, pattern) for pattern in patterns)
+
+
+@lru_cache
+def _rows(table: str, changed: int) -> list[Row]:
+    return read_rows(table)
+
+
+def _of_archive(path: str, official: bool) -> Counts | None:
+    """From the headers of an .npz, without numpy."""
+    found = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for part in ("train", "val", "test"):
+                if f"{part}_images.npy" in archive.namelist():
+                    with archive.open(f"{part}_images.npy") as handle:
+                        found[part] = _length(handle.read(4096))
+    except (OSError, ValueError, SyntaxError, KeyError, zipfile.BadZipFile):
+        return None
+    n = sum(found.values())
+    return Counts(n, n, found.get("test", 0) if official else None) if n else None
+
+
+def _length(head: bytes) -> int:
+    """First dimension that the header of an .npy file states."""
+    wide = 2 if head[6] == 1 else 4  # version 1 has a shorter length field
+    size = int.from_bytes(head[8 : 8 + wide], "little")
+    return int(ast.literal_eval(head[8 + wide : 8 + wide + size].decode("latin1"))["shape"][0])

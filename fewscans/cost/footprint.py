@@ -1,0 +1,83 @@
+"""Memory and disk of each rule's jobs, by the formulas of `fewscans.cost.sizes`."""
+
+from __future__ import annotations
+
+from fewscans.cost import sizes
+from fewscans.cost.work import ASSUMED, Work
+from fewscans.plan import Plan
+
+
+class Footprint:
+    """Of the jobs of a plan."""
+
+    def __init__(self, plan: Plan, work: Work) -> None:
+        self.plan, self.work = plan, work
+
+    def memory(self, rule: str, encoder: str, recipe: str, dataset: str) -> float:
+        """MB that a job is expected to use."""
+        scans = ((self.work.counts(dataset) if dataset else None) or ASSUMED).scans
+        if rule in ("pretrain", "finetune"):
+            return self._training(rule, encoder, recipe, dataset, scans)
+        if rule == "weights":
+            return (
+                sizes.TORCH_MB
+                + 12 * sizes.weights(self.plan.encoders[encoder].settings.backbone)[0]
+            )
+        if rule == "audit":
+            return sizes.PLAIN_MB + 0.035 * scans
+        if rule == "normalise":
+            return sizes.PLAIN_MB + sizes.store_mb(scans, self.plan.recipes[recipe])
+        if rule in ("aggregate", "report"):
+            return sizes.PLAIN_MB + 200 + 0.25 * sum(1 for _ in self.plan.runs())
+        return sizes.PLAIN_MB + 0.01 * scans
+
+    def _training(self, rule: str, encoder: str, recipe: str, dataset: str, scans: int) -> float:
+        if self.plan.protocols(encoder) == ["prior"]:
+            return sizes.PLAIN_MB
+        images: float = self.plan.config.protocol_settings.finetune.batch_size
+        if rule == "pretrain":
+            scans, views = self.work.seen(encoder, dataset), self.views(encoder)
+            images = self.work.schedule(encoder, dataset)[1] * views
+        backbone = self.plan.encoders[encoder].settings.backbone
+        shape = self.plan.recipes[recipe]
+        return sizes.training_mb(backbone, shape, images, scans, self.work.device)
+
+    def views(self, encoder: str) -> int:
+        """Images that a step makes of one scan."""
+        return 2 if self.plan.encoders[encoder].method == "simclr" else 1
+
+    def output(self, rule: str, encoder: str, recipe: str, dataset: str) -> tuple[int, int]:
+        """(MB, files) that a job leaves behind, its log, benchmark and cache entries counted."""
+        counts = (self.work.counts(dataset) if dataset else None) or ASSUMED
+        n, mb, files = counts.scans, 0.05, 3
+        if rule == "phantom":
+            mb, files = 0.018 * n, n + 3
+        elif rule == "convert":
+            chunks = self.plan.config.datasets[dataset].chunks
+            phantom = self.plan.config.datasets[dataset].phantom is not None
+            mb, files = n / chunks * (0.021 if phantom else sizes.NATIVE_MB), 4
+        elif rule == "normalise":
+            mb, files = sizes.store_mb(n, self.plan.recipes[recipe]) + 1e-4 * n, 5
+        elif rule == "audit":
+            mb, files = 0.2 + 2e-4 * n, 6
+        elif rule in ("pretrain", "weights"):
+            mb, files = sizes.encoder_mb(self.plan.encoders[encoder].settings.backbone), 17
+        elif rule == "finetune":
+            mb, files = self._finetune_output(encoder, dataset, counts.held_out(self.work.folds), n)
+        elif rule in ("aggregate", "report"):
+            jobs = sum(1 for _ in self.plan.runs())
+            mb = 0.5 + 0.002 * jobs if rule == "aggregate" else 3.0 * len(self.plan.evaluated)
+            files = 8 if rule == "aggregate" else 3 + 21 * len(self.plan.evaluated)
+        return -int(-mb // 1), files
+
+    def _finetune_output(
+        self, encoder: str, dataset: str, tested: int, scans: int
+    ) -> tuple[float, int]:
+        protocols = len(self.plan.protocols(encoder))
+        budgets = list(self.work.labelled(dataset))
+        runs = protocols * sum(budget.runs for budget in budgets)
+        labelled = max((budget.scans for budget in budgets), default=0)
+        backbone = self.plan.encoders[encoder].settings.backbone
+        mb = sizes.predictions_mb(runs, tested, labelled) + sizes.embeddings_mb(scans, backbone)
+        # A cache entry is a folder with a file and its facts.
+        return mb, 8 + 2 * (runs + 1)

@@ -1,0 +1,160 @@
+"""What each rule declares: memory, time and GPU for the executor, and the numbers that the plan reads.
+
+`gpu`, `mem_mb` and `runtime` are asked for; `expected_s`, `expected_p95_s` (seconds of the rule's command),
+`expected_from` (``measured:N``, ``scaled``, ``declared``, ``unknown``), `output_mb` and `output_files` are told. All
+follow from settings, history and calibration, never from input files: a dry-run knows each of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any
+
+from fewscans.cluster.site import Partition, Site, current_site
+from fewscans.cost.model import Estimate, Model
+from fewscans.cost.retries import CONTINUES
+from fewscans.cost.retries import retries as count_retries
+from fewscans.plan import RULES, Kind, Plan
+
+# A limit: p95 with a margin, a start, and no less than a cluster's own resolution bears.
+FACTOR, START_MIN = 1.5, 5
+LEAST_MIN: dict[Kind, int] = {"light": 10, "cpu": 20, "gpu": 20}
+# Where nothing is known of a job's length.
+UNKNOWN_MIN: dict[Kind, int] = {"light": 30, "cpu": 120, "gpu": 480}
+WORST = ("unknown", "declared", "scaled")
+
+
+class RuleResources:
+    """Resources of the rules of a plan.
+
+    Parameters
+    ----------
+    plan
+        What will be done.
+    model
+        Estimates; without it from the plan's own history and the user's calibration.
+    site
+        What the cluster offers; without it the current one.
+    """
+
+    def __init__(self, plan: Plan, model: Model | None = None, site: Site | None = None) -> None:
+        self.plan, self.model = plan, model or Model(plan)
+        self.site = site if site is not None else current_site()
+
+    def of(self, rule: str) -> dict[str, Any]:
+        """The `resources:` of a rule, as functions of its wildcards."""
+
+        def told(name: str) -> Callable[[Any], Any]:
+            return lambda wildcards: getattr(self, name)(self.estimate(rule, wildcards))
+
+        return {
+            "gpu": self._gpu(rule),
+            "mem_mb": lambda wildcards, attempt: self.mem_mb(rule, wildcards, attempt),
+            "runtime": lambda wildcards, attempt: self.runtime(rule, wildcards, attempt),
+            "expected_s": told("expected_s"),
+            "expected_p95_s": told("expected_p95_s"),
+            "expected_from": lambda wildcards: self.expected_from(rule, wildcards),
+            "output_mb": told("output_mb"),
+            "output_files": told("output_files"),
+        }
+
+    def retries(self, rule: str) -> int | None:
+        """The `retries:` of a rule; None where the profile's number is enough."""
+        if self.site is None or rule not in CONTINUES:
+            return None
+        return count_retries(self.site, rule, self._all(rule))
+
+    # -- told ----------------------------------------------------------------------------------------------------------
+    def estimate(self, rule: str, wildcards: Any) -> Estimate:
+        """The estimate for one job."""
+        found = [getattr(wildcards, name, "") for name in ("encoder", "recipe", "dataset")]
+        encoder, recipe, dataset = found
+        # Weights from outside are of no data set; their wildcard says `all`.
+        return self.model.of(rule, encoder, recipe, "" if dataset == "all" else dataset)
+
+    @staticmethod
+    def expected_s(of: Estimate) -> int:
+        """Whole seconds; 0 where unknown."""
+        return max(1, round(of.seconds)) if of.known else 0
+
+    @staticmethod
+    def expected_p95_s(of: Estimate) -> int:
+        """Whole seconds that 95 of 100 jobs stay below; 0 where unknown."""
+        return math.ceil(of.p95)
+
+    def expected_from(self, rule: str, wildcards: Any) -> str:
+        """Where the number comes from.
+
+        Members of a group must agree in every resource that is text (Snakemake): where jobs are packed, fine-tuning
+        jobs all say the weakest source among them.
+        """
+        if rule == "finetune" and self.site is not None and self.site.pack > 1:
+            return self._weakest
+        return self.estimate(rule, wildcards).source
+
+    @staticmethod
+    def output_mb(of: Estimate) -> int:
+        """Disk, MB."""
+        return of.output_mb
+
+    @staticmethod
+    def output_files(of: Estimate) -> int:
+        """Inodes."""
+        return of.output_files
+
+    # -- asked for -----------------------------------------------------------------------------------------------------
+    def runtime(self, rule: str, wildcards: Any, attempt: int = 1) -> int:
+        """Minutes; at most the partition's limit, since a job above it waits for ever."""
+        kind = RULES[rule]
+        of = self.estimate(rule, wildcards)
+        wanted = UNKNOWN_MIN[kind] if not of.known else START_MIN + FACTOR * of.p95 / 60
+        wanted = max(wanted, LEAST_MIN[kind], self._wish(kind, "min_runtime"))
+        return self._capped(kind, "max_runtime", wanted * self._growth(rule, wildcards, attempt)[0])
+
+    def mem_mb(self, rule: str, wildcards: Any, attempt: int = 1) -> int:
+        """MB; at most what a node of the partition has."""
+        kind = RULES[rule]
+        wanted = max(self.estimate(rule, wildcards).mem_mb, self._wish(kind, "min_mem_mb"))
+        return self._capped(kind, "max_mem_mb", wanted * self._growth(rule, wildcards, attempt)[1])
+
+    def _gpu(self, rule: str) -> int | Callable[[Any], int]:
+        """GPUs: one, or one for each rank of a pretraining."""
+        encoders = self.plan.encoders
+        ranks = {name: getattr(one.settings, "ranks", 1) for name, one in encoders.items()}
+        if rule == "pretrain" and max(ranks.values(), default=1) > 1:
+            return lambda wildcards: ranks[wildcards.encoder]
+        return 1 if RULES[rule] == "gpu" else 0
+
+    def _growth(self, rule: str, wildcards: Any, attempt: int) -> tuple[float, float]:
+        """Factors for time and memory: more only after a recorded time-out or out-of-memory."""
+        if attempt <= 1:
+            return 1.0, 1.0
+        from fewscans.cluster.outcome import growth
+
+        return growth(rule, wildcards, attempt)
+
+    def _wish(self, kind: Kind, name: str) -> int:
+        return 0 if self.site is None else getattr(self.site.job_class(kind), name) or 0
+
+    def _capped(self, kind: Kind, name: str, wanted: float) -> int:
+        partition: Partition | None = self.site.partition(kind) if self.site is not None else None
+        limit = getattr(partition, name, None)
+        return math.ceil(wanted if limit is None else min(wanted, limit))
+
+    # -- all jobs of a rule --------------------------------------------------------------------------------------------
+    def _all(self, rule: str) -> Iterator[Estimate]:
+        pairs = self.plan.pairs
+        if rule == "pretrain":
+            pairs = [pair for pair in pairs if self.plan.encoders[pair[0]].pretrained]
+        for dataset in self.plan.evaluated:
+            for encoder, recipe in pairs:
+                yield self.model.of(rule, encoder, recipe, dataset)
+
+    @cached_property
+    def _weakest(self) -> str:
+        sources = [one.source for one in self._all("finetune")]
+        numbers = [int(s.partition(":")[2]) for s in sources if s.startswith("measured:")]
+        known = f"measured:{min(numbers)}" if numbers else "unknown"
+        return next((source for source in WORST if source in sources), known)
