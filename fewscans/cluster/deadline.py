@@ -134,13 +134,10 @@ class Watch:
     """
 
     def __init__(
-        self,
-        job: Here | None,
-        *,
-        leader: bool = True,
-        clock: Callable[[], float] = time.monotonic,
+        self, job: Here | None, *, leader: bool = True, clock: Callable[[], float] | None = None
     ) -> None:
-        self.job, self.leader, self.clock = job, leader, clock
+        self.job, self.leader = job, leader
+        self.clock = clock = clock or time.monotonic
         self.why: Literal["deadline", "signal"] | None = None
         self.began = clock()
         self._save_s: float | None = None
