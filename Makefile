@@ -96,5 +96,5 @@ else
 	@# An index of torch builds has few other packages: their dependencies follow from pip's own.
 	@$(PIP) install --no-deps --index-url $(TORCH_INDEX) $(TORCH)
 endif
-	@$(PIP) install --no-build-isolation -c constraints.txt -e '.[dev,slurm]'
+	@$(PIP) install --no-build-isolation -c constraints.txt -e '.[dev,slurm,tune]'
 	@touch $@

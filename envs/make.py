@@ -28,6 +28,7 @@ SECTIONS = {
     "installer": "what installs the rest",
     "needed": "what the workflow needs",
     "slurm": "the extra `slurm`",
+    "tune": "the extra `tune`",
     "umap": "the extra `umap`",
     "dev": "the extra `dev`",
 }
@@ -99,7 +100,9 @@ def constraints() -> str:
 
 def conda() -> str:
     """Text of envs/fewscans.yaml: Python from conda-forge, the rest by pip in the pinned versions."""
-    lines = [f"      - {name}=={version}" for name, version in pins(("needed", "slurm")).items()]
+    lines = [
+        f"      - {name}=={version}" for name, version in pins(("needed", "slurm", "tune")).items()
+    ]
     return (
         f"{MADE}# Third-party packages only: the workflow brings its own code (PYTHONPATH).\n"
         "name: fewscans\nchannels:\n  - conda-forge\n  - nodefaults\ndependencies:\n"
@@ -109,7 +112,7 @@ def conda() -> str:
 
 def container() -> str:
     """Text of envs/Apptainer.def; `--build-arg torch_index=URL` says where torch is taken from."""
-    needed = pins(("needed", "slurm"))
+    needed = pins(("needed", "slurm", "tune"))
     torch = [f"{name}=={needed.pop(name)}" for name in ("torch", "torchvision")]
     lines = [f"{name}=={version}" for name, version in needed.items()]
     installer = " ".join(f"{name}=={version}" for name, version in pins(("installer",)).items())

@@ -101,6 +101,16 @@ COLUMNS: dict[str, dict[str, pa.DataType]] = {
         "effective_rank": REAL,
         "images_per_s": REAL,
     },
+    # a trial of a search; values are JSON, looks the values on the way
+    "trials": {
+        "trial": INT,
+        "state": TEXT,
+        "value": REAL,
+        "values": TEXT,
+        "looks": REALS,
+        "seconds": REAL,
+        "reason": TEXT,
+    },
     "predictions": {
         "dataset": TEXT,
         "test_dataset": TEXT,

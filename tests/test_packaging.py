@@ -81,7 +81,9 @@ def undeclared(folder: str, requirements: list[str]) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("folder", ["fewscans", "scripts"])
 def test_what_the_workflow_imports_is_declared(folder):
-    assert not undeclared(folder, PROJECT["dependencies"] + EXTRAS["umap"] + EXTRAS["slurm"])
+    assert not undeclared(
+        folder, PROJECT["dependencies"] + EXTRAS["umap"] + EXTRAS["slurm"] + EXTRAS["tune"]
+    )
 
 
 @pytest.mark.parametrize("folder", ["tests", "benchmarks", "docs", "envs"])

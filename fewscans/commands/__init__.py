@@ -4,4 +4,8 @@ A module has ``HELP`` (one line), ``add_arguments(parser)`` and ``run(arguments)
 """
 
 # word -> module in this package, in the order of the help
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+    "plan": "plan",
+    "tune-status": "tune_status",
+    "fetch": "fetch",
+}

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from fewscans.config.base import Budget, Fraction, Name, Settings
 from fewscans.config.encoders import AnyEncoder
+from fewscans.config.tune import TuneSettings
 
 
 class PhantomCohort(Settings):
@@ -284,6 +285,8 @@ class Config(Settings):
     """Units and intervals."""
     ablations: dict[Name, AblationSettings] = {}
     """Products of axes."""
+    tune: TuneSettings | None = None
+    """Search for hyper-parameters."""
     report: ReportSettings = ReportSettings()
     """Looks."""
     compute: ComputeSettings = ComputeSettings()

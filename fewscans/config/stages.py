@@ -20,6 +20,7 @@ from fewscans.config.models import (
     ScoreSettings,
     SplitNames,
 )
+from fewscans.config.tune import TunedArm
 
 
 class ConvertParams(Settings):
@@ -157,6 +158,43 @@ class FinetuneParams(Settings):
     """Fold whose test groups are predicted."""
     seed: int
     """Index of the seed, from 0."""
+    base_seed: int = 0
+    """Of the config."""
+    compute: ComputeSettings = ComputeSettings()
+    """Threads, device, precision."""
+
+
+class TuneParams(Settings):
+    """Search for the values of one encoder on the training scans of one fold."""
+
+    encoder: str
+    """Its name."""
+    settings: AnyEncoder
+    """Method and settings as they stand in the config; trial 0."""
+    arm: TunedArm
+    """What is searched."""
+    protocol_settings: ProtocolSettings
+    """Settings of the protocols as they stand in the config."""
+    trials: int
+    """Trials in all."""
+    parallel: int
+    """Trials of a round."""
+    max_steps: int
+    """Training steps of a trial at most."""
+    prune: bool = True
+    """End trials early that stand below the median."""
+    budget: str | None = None
+    """Labelled patients; without it the smallest budget that has inner folds."""
+    recipe: RecipeSettings
+    """Of the store."""
+    recipe_name: str
+    """Its name."""
+    dataset: str
+    """Target data set."""
+    classes: list[str] = []
+    """Class names in order. Empty: sorted labels."""
+    fold: str
+    """Fold whose test groups are never read."""
     base_seed: int = 0
     """Of the config."""
     compute: ComputeSettings = ComputeSettings()
