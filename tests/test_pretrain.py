@@ -22,6 +22,7 @@ from fewscans import engine, networks
 from fewscans import pretrain as stage
 from fewscans.batches import epoch_batches
 from fewscans.checkpoint import Checkpoint, Lease, LeaseLostError, lease
+from fewscans.cluster import deadline
 from fewscans.contracts import read_table, write_table
 from fewscans.errors import UserError
 from fewscans.files import sha256_file
@@ -306,10 +307,10 @@ def test_killed_and_run_again_ends_with_the_same_bytes(place, caplog):
 
 def test_sigterm_asks_to_stop():
     before = signal.getsignal(signal.SIGTERM)
-    with engine.ask_to_stop() as asked:
-        assert not asked()
+    with deadline.watch() as life:
+        assert not life.should_stop()
         os.kill(os.getpid(), signal.SIGTERM)
-        assert asked()
+        assert life.should_stop()
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -318,9 +319,7 @@ def test_script_that_is_stopped_says_so(place, monkeypatch):
     from scripts.pretrain import main
 
     monkeypatch.setattr(engine.Training, "__init__", _stops_at_once(engine.Training.__init__))
-    with pytest.raises(SystemExit) as caught:
-        main(_command(place, make_params(), "out")[2:])
-    assert caught.value.code == 143
+    assert main(_command(place, make_params(), "out")[2:]) == deadline.TO_BE_CONTINUED == 75
     state = next((place.folder / "checkpoints").glob("*/state.pt"))
     assert not (state.parent / "lease.json").exists()
 

@@ -1,0 +1,101 @@
+"""A training that is killed at random points until it is done; run by test_continuation.py as a process of its own.
+
+It prints what happened, a line each: ``begin STEP``, ``step STEP``, ``saved STEP``, ``killed``, ``done DIGEST``. Every
+training is a fork of a process that has only imported, and is ended by SIGKILL. A clock that ticks once per step stands
+in for the real one, so that the interval of checkpoints is a number of steps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+from engine_factory import make_folds, make_params, make_store
+
+from fewscans import engine, optim
+from fewscans import pretrain as stage
+from fewscans.checkpoint import Checkpoint
+from fewscans.contracts import read_table
+from fewscans.resident import Resident
+from fewscans.training_scans import choose_scans
+
+EVERY = 7
+
+
+def train(folder: Path, lines: int) -> None:
+    """Go on from the checkpoint to the end; `lines` is a file descriptor."""
+
+    def say(text: str) -> None:
+        os.write(lines, f"{text}\n".encode())
+
+    params = make_params("simclr", epochs=60, checkpoint_minutes=EVERY / 60)
+    device = optim.set_up(params.compute.model_copy(update={"device": "cpu"}))
+    store = make_store(folder / "store", n=12)
+    folds = make_folds(folder / "folds.parquet", store.scans)
+    sources = choose_scans(read_table(folds, "folds"), params, [store])
+    job = stage.Job(params, sources, Resident(store, sources.scans), device)
+    ticks = [0]
+
+    class Clock:
+        perf_counter = staticmethod(time.perf_counter)
+
+        @staticmethod
+        def monotonic() -> float:
+            return float(ticks[0])
+
+    engine.time = Clock  # type: ignore[assignment]
+    make_method, save = job.make_method, Checkpoint.save
+
+    def counted() -> object:
+        method = make_method()
+
+        def after_step(step: int, n: int) -> None:
+            ticks[0] += 1
+            say(f"step {step}")
+
+        method.after_step = after_step  # type: ignore[method-assign]
+        return method
+
+    def told(self: Checkpoint, state: dict) -> None:
+        save(self, state)
+        say(f"saved {state['training']['step']}")
+
+    job.make_method, Checkpoint.save = counted, told  # type: ignore[assignment,method-assign]
+    say("begin")
+    job.train(job.checkpoint(folder / "checkpoints"))
+    whole = hashlib.sha256()
+    for name, value in sorted(job.method.state_dict().items()):
+        whole.update(name.encode() + value.numpy().tobytes())
+    say(f"done {whole.hexdigest()}")
+
+
+def main() -> None:
+    """Arguments: folder, number of kills, seed."""
+    folder, kills, rng = Path(sys.argv[1]), int(sys.argv[2]), random.Random(int(sys.argv[3]))
+    for kill in range(kills + 1):
+        out, lines = os.pipe()
+        child = os.fork()
+        if child == 0:
+            train(folder, lines)
+            os._exit(0)
+        os.close(lines)
+        left = rng.randint(5, 30) if kill < kills else -1
+        with os.fdopen(out) as reader:
+            for line in reader:
+                print(line, end="")
+                left -= 1
+                if left == 0:
+                    time.sleep(rng.random() * 0.01)
+                    os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            print("killed")
+
+
+if __name__ == "__main__":
+    main()
