@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from fewscans import __version__
-from fewscans.cluster import deadline
+from fewscans.cluster import deadline, rundigests
 from fewscans.config.load import parse, read_config_file
 from fewscans.errors import UserError
 from fewscans.files import write_json
@@ -70,6 +70,8 @@ def run(
     )
     began = time.perf_counter()
     try:
+        script = f"scripts.{Path(sys.argv[0]).stem}"
+        rundigests.check(script, arguments.params if params is not None else None)
         settings = read_params(arguments.params, params) if params is not None else None
         facts = work(arguments, settings) or {}
     except UserError as error:

@@ -34,6 +34,8 @@ LEFT_OUT = (
 )
 # Entries of these tables are chosen by name; a new line in them changes nothing for the others.
 REGISTRIES = ("METHODS", "PROTOCOLS")
+# Digest -> the modules that it was asked for, of this process.
+ROOTS_OF: dict[str, tuple[str, ...]] = {}
 
 
 @dataclass
@@ -58,8 +60,15 @@ def code_digest(
     named = [f"{PACKAGE}.methods.{name}" for name in methods] + [
         f"{PACKAGE}.protocols.{name}" for name in protocols
     ]
-    roots = [*entries, *(name for name in named if _file(name) is not None)]
-    return _digest(tuple(sorted(roots)))
+    roots = tuple(sorted([*entries, *(name for name in named if _file(name) is not None)]))
+    made = digest_of(roots)
+    ROOTS_OF[made] = roots
+    return made
+
+
+def digest_of(roots: tuple[str, ...]) -> str:
+    """`code_digest` of modules, those of registries among them; a ValueError where one is not there."""
+    return _digest(roots)
 
 
 @cache

@@ -1,10 +1,27 @@
-# What happens around a run: who runs here, weights that must be had, the lock given back. No rules here.
+# What happens around a run: who runs here, jobs that a killed run left, the watchdog, weights that must be had, the
+# folder given back. No rules here. It needs of who includes it: `W`, the work folder, the package on sys.path; and
+# `check_weights` does nothing where there is no `PLAN` (with `PATHS` and `ROOT`).
+
+import os
+import sys
+import time
+
+from fewscans.cluster import hooks
+from fewscans.cost.record import remember
+from fewscans.errors import UserError
+
+from fewscans.forecast import context
+
+# For the plan that a dry-run ends with.
+context.note(workflow, W)
 
 
 def check_weights():
     """Weights from outside that cannot be had end a run here, not hours later."""
     import subprocess
 
+    if "PLAN" not in globals():
+        return
     failed = []
     for name, encoder in PLAN.encoders.items():
         written = [
@@ -29,20 +46,32 @@ def check_weights():
         if done.returncode:
             failed.append(f"encoder {name}: {done.stderr.strip().splitlines()[-1]}")
     if failed:
-        RunRecord(W).release()
+        hooks.end()
         raise WorkflowError("\n".join(failed))
 
 
 onstart:
-    note = RunRecord(W).take(sys.argv)
-    if note:
-        print(note, file=sys.stderr)
+    try:
+        hooks.begin(workflow, W)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
     check_weights()
 
 
+STARTED = time.time()
+
+
+def keep_measures():
+    """What the jobs of this run took, for the next plan."""
+    if "PLAN" in globals():
+        remember(PLAN, STARTED)
+
+
 onsuccess:
-    RunRecord(W).release()
+    keep_measures()
+    hooks.end()
 
 
 onerror:
-    RunRecord(W).release()
+    keep_measures()
+    hooks.end()
