@@ -156,7 +156,7 @@ def test_attempts_of_an_earlier_run_of_the_workflow_do_not_count(place):
 
 
 def test_members_of_a_group_are_found_in_its_log(place):
-    told = "rule train:\n    output: x\n    jobid: 0\n    wildcards: encoder=a, seed=0\n\n"
+    told = "    rule train:\n        output: x\n        wildcards: encoder=a, seed=0\n\n"
     other = told.replace("seed=0", "seed=1")
     cause = ENDINGS["time limit, through srun"]["log"]
     place.ended(40, "time limit, through srun", "group_pack", other + told + cause)

@@ -234,7 +234,7 @@ def _newest(paths: Iterable[Path]) -> list[Path]:
 def _ran(path: Path, rule: str, wildcards: str) -> bool:
     """Whether a group's log tells of this member."""
     text = path.read_text(encoding="utf-8", errors="replace")
-    parts = re.split(rf"^(?:local)?rule {re.escape(rule)}:$", text, flags=re.MULTILINE)[1:]
+    parts = re.split(rf"^ *(?:local)?rule {re.escape(rule)}:$", text, flags=re.MULTILINE)[1:]
     return any(f"wildcards: {wildcards}\n" in part if wildcards else True for part in parts)
 
 
