@@ -5,7 +5,9 @@ A module has ``HELP`` (one line), ``add_arguments(parser)`` and ``run(arguments)
 
 # word -> module in this package, in the order of the help
 COMMANDS: dict[str, str] = {
+    "cluster-setup": "cluster_setup",
     "plan": "plan",
+    "calibrate": "calibrate",
     "tune-status": "tune_status",
     "fetch": "fetch",
 }

@@ -8,7 +8,7 @@ home shared with a cluster has the GPUs of the nodes beside the processor of the
      "machines": {"NVIDIA H200": {
         "device": "cuda", "measured": "2026-11-23T12:00:00", "torch": "2.13.0", "at_once": 1,
         "startup": {"plain": 0.6, "torch": 4.2},
-        "scans": {"convert": 0.002, "normalise": 0.001},
+        "scans": {"convert": 0.002, "convert/covid": 0.002},
         "steps": [{"what": "pretrain", "method": "simclr", "backbone": "resnet18", "patch_size": null, "size": 64,
                    "channels": 1, "threads": 1, "precision": "auto", "base": 0.004, "image": 0.0003}]}}}
 
@@ -71,7 +71,7 @@ class Machine:
     startup: dict[str, float] = field(default_factory=dict)
     """Seconds until a script works: `plain`, or `torch` with networks and protocols."""
     scans: dict[str, float] = field(default_factory=dict)
-    """Seconds per scan, by rule."""
+    """Seconds per scan, by rule, and by ``RULE/DATASET``: scans differ."""
     steps: dict[Step, Rate] = field(default_factory=dict)
     declared: bool = False
     """Not measured here."""

@@ -12,8 +12,14 @@ from fewscans.plan import Paths, Plan
 
 
 def remember(plan: Plan, since: float) -> int:
-    """Keep what the jobs of a run that began at `since` took; how many. Called when a run ends."""
-    return history.collect(plan.config.work, jobs(Model(plan)), since)
+    """Keep what the jobs of a run that began at `since` took; how many. Called when a run ends.
+
+    A disk that is full costs the measurements, not the run.
+    """
+    try:
+        return history.collect(plan.config.work, jobs(Model(plan)), since)
+    except OSError:
+        return 0
 
 
 def jobs(model: Model) -> Iterator[Job]:

@@ -100,9 +100,10 @@ class Work:
             n = len(self.plan.evaluated)
             return start + (REPORT_S + REPORT_DATASET_S * n) * machine.pace, True
         counts = self.counts(dataset) if dataset else None
-        if counts is None or rule not in machine.scans:
+        rate = machine.scans.get(f"{rule}/{dataset}", machine.scans.get(rule))
+        if counts is None or rate is None:
             return 0.0, False
-        return start + machine.scans[rule] * counts.scans / self._chunks(rule, dataset), True
+        return start + rate * counts.scans / self._chunks(rule, dataset), True
 
     def _chunks(self, rule: str, dataset: str) -> int:
         return self.config.datasets[dataset].chunks if rule == "convert" else 1
