@@ -6,11 +6,8 @@ bytes: every random number is keyed by epoch and scan, so the state is weights, 
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewscans import keyed, optim
+from fewscans.batchnorm import make_global
+from fewscans.distributed import ALONE, Ranks
 from fewscans.methods.base import Batch, Method
 from fewscans.progress import Progress
 from fewscans.resident import Resident
+
+# The first checkpoint of a start comes early: it tells what one costs, before a deadline has to be met.
+FIRST_SAVE_S = 20.0
 
 
 class DivergedError(Exception):
@@ -65,9 +67,11 @@ class Training:
     save
         Called with the state when a checkpoint is due.
     checkpoint_s
-        Seconds between checkpoints.
+        Seconds between checkpoints; the first one of a start comes after `FIRST_SAVE_S` at the latest.
     should_stop
         Asked after each step; the state is saved before `StoppedError`.
+    ranks
+        Processes that share the training: each takes its part of a batch, the first one saves.
     """
 
     def __init__(
@@ -80,7 +84,12 @@ class Training:
         checkpoint_s: float = float("inf"),
         should_stop: Callable[[], bool] = lambda: False,
         label: str = "",
+        ranks: Ranks = ALONE,
     ) -> None:
+        self.ranks = ranks
+        if ranks.size > 1:
+            make_global(method)
+            method.gather = ranks.gather
         self.method, self.resident, self.schedule = method, resident, schedule
         self.save, self.checkpoint_s, self.should_stop, self.label = (
             save,
@@ -126,9 +135,12 @@ class Training:
         """
         self.method.train()
         saved = time.monotonic()
+        due_s = min(self.checkpoint_s, FIRST_SAVE_S)
         n = self.schedule.n_steps
         images = self.schedule.batch_size
-        bar = Progress(n, images_per_step=images, label=self.label, done=self.step)
+        bar = Progress(
+            n, images_per_step=images, label=self.label, done=self.step, shown=self.ranks.leads
+        )
         # Dropout, where a network has it, draws from the global stream: keep it ours, and leave it as it was.
         with bar, torch.random.fork_rng(devices=_devices(self.resident.device)):
             while self.step < n:
@@ -140,20 +152,21 @@ class Training:
                 if self.step % self.schedule.steps_per_epoch == 0:
                     self._end_epoch(gauges)
                 bar.step(self.step, loss.item)
-                stopping = self.should_stop()
-                if self.step < n and (stopping or time.monotonic() - saved >= self.checkpoint_s):
-                    self.save(self.state())
-                    saved = time.monotonic()
+                due = time.monotonic() - saved >= due_s
+                stopping, due = self.ranks.any(self.should_stop(), due)
+                if self.step < n and (stopping or due):
+                    self.ranks.first(lambda: self.save(self.state()))
+                    saved, due_s = time.monotonic(), self.checkpoint_s
                     if stopping:
                         raise StoppedError
 
     def batch(self, step: int) -> Batch:
-        """Scans of a step: a keyed shuffle of each epoch, the incomplete last batch left out."""
+        """Scans of a step (this rank's share): a keyed shuffle of each epoch, the incomplete last batch left out."""
         epoch, position = divmod(step, self.schedule.steps_per_epoch)
         if position == 0 or self._order is None:
             self._order = keyed.permutation(self.schedule.seed_key, epoch, self.resident.keys)
         first = position * self.schedule.batch_size
-        index = self._order[first : first + self.schedule.batch_size]
+        index = self.ranks.share(self._order[first : first + self.schedule.batch_size])
         return Batch(
             self.resident.batch(index), self.resident.keys[index], epoch, self.schedule.seed_key
         )
@@ -162,9 +175,12 @@ class Training:
         s = self.schedule
         lr = optim.lr_at(self.step, s.n_steps, s.warmup, s.lr)
         optim.set_lr(self.optimizer, lr)
-        torch.manual_seed(keyed.key_of("step", s.seed_key, self.step) % 2**63)
+        share = [self.ranks.rank] if self.ranks.size > 1 else []
+        torch.manual_seed(keyed.key_of("step", s.seed_key, self.step, *share) % 2**63)
         views = self.method.views(self.batch(self.step))
-        loss, gauges = train_step(self.method, self.optimizer, views, s.precision, s.clip_grad_norm)
+        loss, gauges = train_step(
+            self.method, self.optimizer, views, s.precision, s.clip_grad_norm, self.ranks
+        )
         self._total += loss
         return loss, {**gauges, "lr": torch.tensor(lr)}
 
@@ -180,7 +196,7 @@ class Training:
         grad_norm = float(gradient_norm(self.method))
         if not np.isfinite(loss) or not np.isfinite(grad_norm):
             raise DivergedError(f"loss {loss}, gradient norm {grad_norm} at step {self.step}")
-        spread, rank = collapse_gauges(gauges["embedding"])
+        spread, rank = collapse_gauges(self.ranks.gather(gauges["embedding"]))
         self._spend(time.perf_counter() - began)
         images_per_s = s.batch_size * s.steps_per_epoch / max(self._epoch_seconds, 1e-9)
         self.history.append({
@@ -197,16 +213,18 @@ def train_step(
     views: tuple[Tensor, ...],
     precision: str = "fp32",
     clip_grad_norm: float | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Forward, backward and step on views that are there; detached loss and gauges."""
+    """Forward, backward and step on views that are there; detached loss (of all ranks) and gauges (of this one)."""
     with optim.autocast(views[0].device, precision):
         loss, gauges = method.loss(*views)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    loss = ranks.average(method, loss.detach())
     if clip_grad_norm is not None:
         torch.nn.utils.clip_grad_norm_(method.parameters(), clip_grad_norm)
     optimizer.step()
-    return loss.detach(), gauges
+    return loss, gauges
 
 
 def gradient_norm(method: Method) -> Tensor:
@@ -239,17 +257,3 @@ def collapse_gauges(h: Tensor) -> tuple[float, float]:
 
 def _devices(device: torch.device) -> list[torch.device]:
     return [device] if device.type == "cuda" else []
-
-
-@contextlib.contextmanager
-def ask_to_stop() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether SIGTERM came: a cluster's warning, time to save the state."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    try:
-        yield asked.is_set
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -11,7 +11,9 @@ import hashlib
 import json
 import logging
 import platform
+import re
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
@@ -24,14 +26,17 @@ import torch
 from fewscans import engine, keyed, methods, networks, optim
 from fewscans.batches import epoch_batches
 from fewscans.checkpoint import Checkpoint, LeaseLostError, lease
+from fewscans.cluster import deadline
 from fewscans.config.stages import PretrainParams
 from fewscans.contracts import read_table, write_table
 from fewscans.digest import code_digest
+from fewscans.distributed import ALONE, Ranks, join
 from fewscans.errors import UserError
 from fewscans.files import Cache, digest, write_json
 from fewscans.methods.base import Method
 from fewscans.pictures import RECONSTRUCTIONS, VIEWS, write_pictures
 from fewscans.progress import duration
+from fewscans.ranks import Place
 from fewscans.resident import Resident
 from fewscans.store import Store
 from fewscans.training_scans import Sources, check_stores, choose_scans, load_scans
@@ -45,6 +50,10 @@ FACTS, ENCODER = "facts.json", "encoder.json"
 # Below, embeddings are as good as one point or one line, whatever the loss says. The spread alone says little: a large
 # common part (MAE has 0.03 after a few hundred steps) goes when features are standardised.
 COLLAPSED_SPREAD, COLLAPSED_RANK = 1e-3, 1.5
+# What rank 0 tells the others to do.
+WAIT, TRAIN, DONE = "wait", "train", "done"
+# Flag of weights that were trained on several models of CPU or GPU.
+ELSEWHERE = "resumed-elsewhere"
 
 
 def pretrain(
@@ -55,8 +64,12 @@ def pretrain(
     out: Path,
     cache: Path,
     checkpoints: Path,
+    place: Place | None = None,
 ) -> dict[str, Any]:
     """Write the encoder's files to the folder `out`; facts for the side-car.
+
+    Where several processes share the training, all of them call this; the first one alone reads and writes state and
+    results, holds the lease and has facts to return.
 
     Parameters
     ----------
@@ -66,33 +79,41 @@ def pretrain(
         ``folds.parquet``: the only split file read here.
     cache, checkpoints
         Finished encoders by digest, and state of unfinished ones.
+    place
+        Which of the processes this one is (`ranks` in the settings).
 
     Raises
     ------
     UserError
         Test groups would be seen, the store does not fit, or the training diverged twice.
+    ToBeContinuedError
+        The job's time is over, or somebody asked to stop; the state is saved.
     """
     device = optim.set_up(params.compute)
     check_stores(params, {params.dataset: store, **pools})
     sources = choose_scans(read_table(folds, "folds"), params, stored=[store, *pools.values()])
     resident = load_scans(sources.scans, [store, *pools.values()], device)
-    job = Job(params, sources, resident, device)
     kept = Cache(cache)
-    hit = kept.has(job.digest)
-    while not kept.has(job.digest):
-        # Where another process took our lease, it works on the same: wait for it.
-        with contextlib.suppress(LeaseLostError):
-            _make(job, kept, Checkpoint(checkpoints / job.digest))
-    if not kept.get(job.digest, {name: out / name for name in KEPT}):
-        raise OSError(f"{kept.entry(job.digest)}: is not whole; remove it and start again")
-    facts = json.loads((kept.entry(job.digest) / FACTS).read_text(encoding="utf-8"))
+    with join(place, device) as ranks:
+        job = Job(params, sources, resident, device, ranks)
+        job.check_ranks()
+        if not ranks.leads:
+            _follow(job, job.checkpoint(checkpoints))
+            return {}
+        hit = job.found(kept) is not None
+        while (key := job.found(kept)) is None:
+            # Where another process took our lease, it works on the same: wait for it.
+            with contextlib.suppress(LeaseLostError):
+                _make(job, kept, job.checkpoint(checkpoints))
+        ranks.first(lambda: DONE)
+    if not kept.get(key, {name: out / name for name in KEPT}):
+        raise OSError(f"{kept.entry(key)}: is not whole; remove it and start again")
+    facts = json.loads((kept.entry(key) / FACTS).read_text(encoding="utf-8"))
     # Last, so that its presence means that all the others are there.
-    write_json(out / ENCODER, job.describe(facts))
-    log.info(
-        "%s: %s %s", params.encoder, "found in the cache as" if hit else "finished as", job.digest
-    )
+    write_json(out / ENCODER, {**job.describe(facts), "digest": key})
+    log.info("%s: %s %s", params.encoder, "found in the cache as" if hit else "finished as", key)
     return {
-        "digest": job.digest,
+        "digest": key,
         "from_cache": hit,
         "device_seconds": facts["device_seconds"],
         "flags": facts["flags"],
@@ -101,24 +122,46 @@ def pretrain(
 
 def _make(job: Job, kept: Cache, checkpoint: Checkpoint) -> None:
     """Train and keep, or wait for the process that does; afterwards the cache has it."""
-    with lease(checkpoint.folder, lambda: kept.has(job.digest)) as held:
+
+    def finished() -> bool:
+        # Now and then: the others' patience has an end, our wait for a lease has none.
+        job.ranks.first(lambda: WAIT)
+        return job.found(kept) is not None
+
+    with lease(checkpoint.folder, finished) as held:
         if held is None:
             return
+        job.ranks.first(lambda: TRAIN)
         facts = job.train(checkpoint, held.check)
+        key = job.digest_elsewhere if ELSEWHERE in facts["flags"] else job.digest
         with tempfile.TemporaryDirectory(dir=checkpoint.folder, prefix="made-") as made:
             job.write(Path(made), facts)
-            kept.put(job.digest, {name: Path(made) / name for name in (*KEPT, FACTS)})
-        if not kept.has(job.digest):
+            kept.put(key, {name: Path(made) / name for name in (*KEPT, FACTS)})
+        if not kept.has(key):
             raise OSError(f"{kept.root}: cannot be written; the encoder could not be kept")
         checkpoint.remove()
+
+
+def _follow(job: Job, checkpoint: Checkpoint) -> None:
+    """Train when rank 0 does, until it has written everything."""
+    while (word := job.ranks.first(lambda: WAIT)) != DONE:
+        if word == TRAIN:
+            with contextlib.suppress(LeaseLostError):
+                job.train(checkpoint)
 
 
 class Job:
     """One encoder on one set of scans with one seed: its settings as they came out, its digest, its training."""
 
     def __init__(
-        self, params: PretrainParams, sources: Sources, resident: Resident, device: torch.device
+        self,
+        params: PretrainParams,
+        sources: Sources,
+        resident: Resident,
+        device: torch.device,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self.ranks = ranks
         self.params, self.sources, self.resident, self.device = params, sources, resident, device
         self.settings: Any = params.settings
         self.kind = methods.load(self.settings.method)
@@ -133,10 +176,15 @@ class Job:
         )
         self.resolved = self._resolve()
         self.digest = digest(self._identity())
+        self.digest_elsewhere = digest([self.digest, ELSEWHERE])
 
     def _schedule(self) -> engine.Schedule:
         s, n = self.settings, len(self.resident)
-        steps, batch = epoch_batches(n, s.batch_size)
+        steps, batch = epoch_batches(n, s.batch_size, s.ranks)
+        if not batch:
+            raise UserError(
+                f"{self.params.encoder}: {n} training scans for {s.ranks} ranks. Set fewer `ranks`."
+            )
         if batch != s.batch_size:
             log.info(
                 "batch_size %d on %d scans: %d steps of %d an epoch", s.batch_size, n, steps, batch
@@ -173,6 +221,35 @@ class Job:
             "code": code_digest("fewscans.pretrain", methods=[self.settings.method]),
         }  # fmt: skip
 
+    def check_ranks(self) -> None:
+        """Refuse ranks that are not as many as the settings say, or that compute something else than the first."""
+        wanted, there = self.settings.ranks, self.ranks.size
+        if wanted != there:
+            raise UserError(
+                f"{self.params.encoder}: `ranks: {wanted}`, and there are {there}. Use scripts/pretrain.py, which "
+                "starts as many as there must be."
+            )
+        if self.ranks.first(lambda: self.digest) != self.digest:
+            raise UserError(
+                f"{self.params.encoder}: rank {self.ranks.rank} has other scans, packages, code or threads than rank 0."
+                " Let all nodes have the same environment and see the same files."
+            )
+
+    def found(self, kept: Cache) -> str | None:
+        """Digest under which the cache has it: made in one place, or in several where that is allowed."""
+        allowed = [self.digest, self.digest_elsewhere]
+        return next(filter(kept.has, allowed[: 1 + self.params.compute.resume_elsewhere]), None)
+
+    def checkpoint(self, folder: Path) -> Checkpoint:
+        """State of this training below `folder`, marked with what rounds differently."""
+        where = {
+            "device": self.device.type, "model": device_name(self.device), "torch": str(torch.__version__),
+            "threads": self.params.compute.threads, "ranks": getattr(self.settings, "ranks", 1),
+        }  # fmt: skip
+        return Checkpoint(
+            folder / self.digest, where, elsewhere=self.params.compute.resume_elsewhere
+        )
+
     def make_method(self) -> Method:
         """Encoder and heads with their first weights, on the device."""
         p = self.params
@@ -195,19 +272,28 @@ class Job:
         self, checkpoint: Checkpoint, check: Callable[[], None] = lambda: None
     ) -> dict[str, Any]:
         """Train to the last epoch; a second time at half the learning rate where the first diverged."""
-        state = checkpoint.load()
+        with deadline.watch(leader=self.ranks.leads) as life:
+            return self._train(checkpoint, check, life)
+
+    def _train(
+        self, checkpoint: Checkpoint, check: Callable[[], None], life: deadline.Watch
+    ) -> dict[str, Any]:
+        state = self.ranks.first(checkpoint.load)
         halved = bool(state and state["halved"])
         while True:
             schedule = replace(self.schedule, lr=self.schedule.lr * (0.5 if halved else 1.0))
             self.method = self.make_method()
-            training = self._training(schedule, checkpoint, halved, check)
+            training = self._training(schedule, checkpoint, halved, check, life)
             if state is not None:
                 training.load(state["training"])
                 log.info("going on from step %d of %d", training.step, schedule.n_steps)
+            first = training.step
             try:
-                with engine.ask_to_stop() as training.should_stop:
-                    training.run()
+                training.run()
                 break
+            except engine.StoppedError:
+                done = f"state saved at step {training.step} of {schedule.n_steps}, this start began at {first}"
+                life.stop(done, moved=training.step > first)
             except engine.DivergedError as error:
                 if halved:
                     raise UserError(self._diverged(error, schedule.lr)) from None
@@ -216,7 +302,11 @@ class Job:
                     "diverged (%s); once more from the start at half the learning rate", error
                 )
                 state, halved = None, True
-        return self._facts(training, schedule, halved)
+                checkpoint.begin_anew()
+        facts = self._facts(training, schedule, halved)
+        if len(checkpoint.places) > 1:
+            facts["flags"].append(ELSEWHERE)
+        return {**facts, "places": checkpoint.places}
 
     def _training(
         self,
@@ -224,10 +314,15 @@ class Job:
         checkpoint: Checkpoint,
         halved: bool,
         check: Callable[[], None],
+        life: deadline.Watch,
     ) -> engine.Training:
         def save(state: dict[str, Any]) -> None:
             check()
+            began = time.monotonic()
             checkpoint.save({"halved": halved, "training": state})
+            took = time.monotonic() - began
+            life.saved(took)
+            log.info("checkpoint at step %d (%.1f s)", state["step"], took)
 
         return engine.Training(
             self.method,
@@ -235,7 +330,9 @@ class Job:
             schedule,
             save=save,
             checkpoint_s=self.settings.checkpoint_minutes * 60,
+            should_stop=life.should_stop,
             label=self.params.encoder,
+            ranks=self.ranks,
         )
 
     def _diverged(self, error: Exception, lr: float) -> str:
@@ -263,7 +360,7 @@ class Job:
         )
         return {
             "flags": flags, "lr": schedule.lr, "steps": training.step, "steps_per_epoch": schedule.steps_per_epoch,
-            "resolved": self.method.resolved(), "device_seconds": round(training.seconds, 3),
+            "resolved": self.method.resolved(), "device_seconds": round(training.seconds * self.ranks.size, 3),
             "device_name": device_name(self.device), "loss": last["loss"],
             "network": self.method.encoder.fewscans_network,
         }  # fmt: skip
@@ -300,12 +397,14 @@ class Job:
 
 
 def device_name(device: torch.device) -> str:
-    """Name of the accelerator, or of the processor's kind."""
-    return (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else (platform.processor() or platform.machine())
-    )
+    """Model of the GPU, or of the processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with contextlib.suppress(OSError):
+        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        if found:
+            return found.group(1).strip()
+    return platform.processor() or platform.machine()
 
 
 def versions() -> dict[str, str]:

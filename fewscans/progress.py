@@ -25,18 +25,26 @@ class Progress:
         Scans in a step.
     label
         What is being trained.
+    shown
+        False for a process that leaves it to another.
 
     The loss is asked for by a function, and only when something is shown: on a GPU reading it waits for the device.
     """
 
     def __init__(
-        self, n_steps: int, *, images_per_step: int, label: str = "", done: int = 0
+        self,
+        n_steps: int,
+        *,
+        images_per_step: int,
+        label: str = "",
+        done: int = 0,
+        shown: bool = True,
     ) -> None:
         self.n_steps, self.images_per_step, self.label = n_steps, images_per_step, label
         self._first = done
         self._bar = None
         self._interval_s = LINE_S
-        if sys.stderr.isatty():
+        if shown and sys.stderr.isatty():
             from tqdm import tqdm
 
             self._bar = tqdm(

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import os
+import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fewscans import cli
+from fewscans import cli, ranks, slots
 from fewscans.config.stages import PretrainParams
 from fewscans.errors import Problems
-
-TERMINATED = 128 + 15
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code; see `fewscans.cli`."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
     made = cli.parser(__doc__ or "", PretrainParams)
     made.add_argument("--store", type=Path, required=True, help="store of the target data set")
     made.add_argument("--folds", type=Path, required=True, help="folds.parquet")
@@ -32,13 +35,41 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--checkpoints", type=Path, required=True, help="state of unfinished trainings"
     )
     made.add_argument("--sidecar", type=Path, help="JSON with settings, versions and seconds")
-    return cli.run(made, work, argv, PretrainParams)
+    return cli.run(made, partial(work, command=arguments), arguments, PretrainParams)
 
 
-def work(arguments: argparse.Namespace, params: PretrainParams) -> dict[str, Any]:
+def work(
+    arguments: argparse.Namespace, params: PretrainParams, command: list[str]
+) -> dict[str, Any]:
+    """Become as many processes as share this training, or pretrain as one of them."""
+    take = partial(slots.take, device=params.compute.device)
+    n = getattr(params.settings, "ranks", 1)
+    if n == 1:
+        with take(1):
+            return train(arguments, params)
+    place = ranks.find_place(n)
+    if place is None:
+        started = [sys.executable, os.path.abspath(__file__), *command]
+        raise SystemExit(ranks.start(n, started, threads=params.compute.threads, take=take))
+    if place.rank:  # one speaks for all
+        logging.getLogger("fewscans").setLevel(logging.ERROR)
+        arguments.sidecar = None
+    from fewscans.distributed import RankLostError
+
+    try:
+        return train(arguments, params, place)
+    except RankLostError as lost:
+        who = f"{params.encoder}, rank {place.rank} of {n}"
+        print(f"error: {who}: {lost}", file=sys.stderr, flush=True)
+        # At once: a GPU may still wait for the lost one, and would hold up an ordinary end.
+        os._exit(1)
+
+
+def train(
+    arguments: argparse.Namespace, params: PretrainParams, place: ranks.Place | None = None
+) -> dict[str, Any]:
     """Open the stores and pretrain."""
     from fewscans.cluster.scratch import near
-    from fewscans.engine import StoppedError
     from fewscans.pretrain import pretrain
     from fewscans.store import Store
 
@@ -52,18 +83,16 @@ def work(arguments: argparse.Namespace, params: PretrainParams) -> dict[str, Any
             pools[name] = Store.open(near(folder))
     problems.raise_if_any()
     store = Store.open(near(arguments.store))
-    try:
-        return pretrain(
-            params,
-            store,
-            arguments.folds,
-            pools,
-            arguments.out,
-            arguments.cache,
-            arguments.checkpoints,
-        )
-    except StoppedError:
-        raise SystemExit(TERMINATED) from None
+    return pretrain(
+        params,
+        store,
+        arguments.folds,
+        pools,
+        arguments.out,
+        arguments.cache,
+        arguments.checkpoints,
+        place,
+    )
 
 
 if __name__ == "__main__":

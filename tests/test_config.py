@@ -16,7 +16,7 @@ SMALLEST = {"datasets": {"mine": {"root": "scans", "table": "labels.csv"}}}
 SIMCLR = {"simclr": {"method": "simclr"}}
 PRETRAIN_KEYS = (
     "backbone, batch_size, checkpoint_minutes, clip_grad_norm, epochs, lr, method, patch_size, "
-    "projector_dim, projector_hidden, strength, temperature, ..."
+    "projector_dim, projector_hidden, ranks, strength, ..."
 )
 METHODS = "imagenet, mae, majority, random, scratch, scratch-long, simclr, simmim"
 BUDGET = "Write a number of patients (10), a share (50%) or all."

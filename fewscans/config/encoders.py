@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from fewscans.config.base import Fraction, Settings
 
@@ -91,6 +92,21 @@ class PretrainSettings(EncoderSettings):
     """Pretrain on the scans of the test fold too (never their labels); said in every table."""
     checkpoint_minutes: float = Field(default=5.0, gt=0)
     """Interval of checkpoints; not part of the result."""
+    ranks: int = Field(default=1, ge=1, le=1024)
+    """Processes that share a pretraining, one per GPU, on one node or several; the batch is divided among them. Other
+    numbers round differently, so it belongs to the result."""
+
+    @field_validator("ranks")
+    @classmethod
+    def _divides_the_batch(cls, ranks: int, info: ValidationInfo) -> int:
+        batch_size = info.data.get("batch_size", ranks)
+        if batch_size % ranks:
+            raise PydanticCustomError(
+                "ranks",
+                "must divide batch_size {batch_size}, as each process takes an equal part; {near} would do",
+                {"batch_size": batch_size, "near": f"batch_size {-(-batch_size // ranks) * ranks}"},
+            )
+        return ranks
 
 
 class Simclr(PretrainSettings):

@@ -8,6 +8,7 @@ Legend: B batch, C channels, H W space, N patches, P numbers in a patch, E embed
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -52,6 +53,10 @@ class Method(nn.Module):
     """Default."""
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
     """Of AdamW."""
+
+    gather: Callable[[Tensor], Tensor] = staticmethod(lambda x: x)
+    """Rows of the whole batch, of those [B, ...] that this process has: for losses that compare scans with one
+    another. The engine replaces it where several processes share a training."""
 
     def __init__(self, encoder: nn.Module, settings: Any, *, size: int, channels: int) -> None:
         super().__init__()

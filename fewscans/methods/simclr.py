@@ -44,6 +44,8 @@ class SimCLR(Method):
         """NT-Xent of the projections; the embedding is what comes before the projector."""
         h = self.encoder(torch.cat(views))
         z1, z2 = self.projector(h).chunk(2)
+        # Negatives are the views of the whole batch, also of what other processes hold of it.
+        z1, z2 = self.gather(z1), self.gather(z2)
         return nt_xent(z1, z2, self.settings.temperature), {"embedding": h.detach()}
 
     def resolved(self) -> dict[str, Any]:
