@@ -1,0 +1,100 @@
+"""What happens around the jobs: the controller away, a full disk, wrong clocks, an error that stays."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+
+import pytest
+
+from tests.slurm.runs import Toy
+
+# A minute in life; what counts is that sbatch, squeue and sacct fail (after 9 s each) while jobs begin and end.
+AWAY_S = 20
+
+
+def test_undisturbed(cluster, tmp_path):
+    toy = Toy(cluster, tmp_path / "run")
+    said = toy.start().succeeds()
+    assert "Error" not in said
+    toy.ends_well()
+    again = toy.start().succeeds(60)
+    assert "Nothing to be done" in again
+
+
+def test_the_controller_is_away(cluster, tmp_path):
+    """While jobs are submitted, and once more while they end."""
+    toy = Toy(cluster, tmp_path / "run")
+    toy.trouble("p0", "hold")
+    cluster.stop_ctld()
+    run = toy.start()
+    try:
+        time.sleep(AWAY_S)
+        assert run.process.poll() is None
+        cluster.start_ctld()
+        toy.wait_for("p0")
+        time.sleep(6)  # the controller writes down what it knows every five seconds
+        cluster.stop_ctld()
+        toy.release("p0")
+        time.sleep(AWAY_S)
+        cluster.start_ctld()
+        said = run.succeeds(300)
+    finally:
+        run.kill()
+        if not cluster.daemons.alive("slurmctld"):
+            cluster.start_ctld()
+    assert "Error in rule" not in said
+    assert len(toy.begun("p0")) == 1
+    toy.ends_well()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can make a small disk")
+def test_the_disk_is_full(cluster, tmp_path):
+    toy = Toy(cluster, tmp_path / "run")
+    results = toy.folder / "results"
+    results.mkdir()
+    cluster.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(results)])
+    try:
+        (results / "others").write_bytes(bytes(60 << 10))
+        said = toy.start("--retries", "1").fails()
+        assert "Error in rule table" in said
+        assert "logs/table.log" in said
+        assert "No space left on device" in said
+        assert sorted(path.name for path in results.iterdir()) == ["others"]  # no half table
+        toy.nothing_queued()
+        (results / "others").unlink()
+        toy.start().succeeds()
+        toy.ends_well()
+    finally:
+        cluster.run(["umount", "--lazy", str(results)])
+
+
+@pytest.mark.parametrize("hours", [2])
+def test_clocks_are_wrong(cluster, tmp_path, hours):
+    """Files from the future and from the past: nothing hangs, nothing is lost, repeating ends."""
+    toy = Toy(cluster, tmp_path / "run", settings={"skew": hours * 3600})
+    toy.start().succeeds()
+    ahead, behind = (os.stat(toy.folder / f"work/parts/p{i}.txt").st_mtime for i in (0, 1))
+    assert ahead > time.time() + 3600
+    assert behind < time.time() - 3600
+    toy.ends_well()
+    toy.start().succeeds()  # at most the table again, since a part is newer than it
+    toy.ends_well()
+
+
+def test_an_error_that_stays(cluster, tmp_path):
+    """It is named with rule, job and log, the log is shown, and the rest is done."""
+    toy = Toy(cluster, tmp_path / "run")
+    toy.trouble("p0", "exit 3")
+    said = toy.start("--retries", "0").fails()
+    (_, job, _) = toy.begun("p0")[0]
+    assert "Error in rule part" in said
+    assert "logs/part/p0.log" in said
+    assert f"external_jobid: {job}" in said
+    assert "as it was asked to" in said  # what the script said
+    assert (toy.folder / "work/parts/p1.txt").exists()
+    toy.nothing_queued()
+    toy.start("--retries", "0").succeeds()
+    toy.ends_well()
+    shutil.rmtree(toy.folder)
