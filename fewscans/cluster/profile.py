@@ -30,6 +30,14 @@ LONGEST_LOOK_S = 180
 EXTRA = "--open-mode=append"
 
 
+def read(folder: str | os.PathLike[str], *, container: bool = False) -> dict[str, Any]:
+    """`prepare`, for a template: a mistake ends here in words, which Snakemake would bury under its usage."""
+    try:
+        return prepare(folder, container=container)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
 def prepare(folder: str | os.PathLike[str], *, container: bool = False) -> dict[str, Any]:
     """Settings of the profile in `folder`, and the variables that jobs and the wrapper of sbatch read.
 
@@ -80,10 +88,10 @@ def settings(site: Site) -> dict[str, Any]:
     made: dict[str, Any] = {
         "jobs": min(JOBS, site.cluster.max_submit_jobs or JOBS),
         "default-resources": _defaults(site),
-        "set-resources": {
-            rule: found for rule, kind in RULES.items() if (found := _of(site, kind))
-        },
     }
+    # Snakemake takes no empty mapping.
+    if by_rule := {rule: found for rule, kind in RULES.items() if (found := _of(site, kind))}:
+        made["set-resources"] = by_rule
     if site.reservation:
         made["slurm-reservation"] = site.reservation
     if site.cluster.name:  # found out, not assumed
@@ -140,9 +148,11 @@ def _text(value: str) -> str:
 def prelude(site: Site | None) -> str:
     """Shell code at the head of each rule's command: modules of the site, in its jobs only; empty without any.
 
+    In an image there are none: load what apptainer needs before Snakemake is started.
+
     Modules come before the PATH of the workflow, so that no module's Python takes the place of its own.
     """
-    if site is None or not site.modules:
+    if site is None or not site.modules or IMAGE in os.environ:
         return ""
     names = " ".join(map(shlex.quote, site.modules))
     # `module` is a function of login shells, and its code does not bear `set -u`.

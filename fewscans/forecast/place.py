@@ -92,10 +92,10 @@ class Place:
             max(gpus, where.max_gpu * job.nodes),
         )
 
-    def seconds(self, job: Job, slow: bool = False) -> float:
-        """How long a job holds what it asks for; only its start where its length is not known."""
-        expected = job.expected_p95_s if slow else job.expected_s
-        return (expected or 0.0) + self.per_job_s / self.pack(job.rule)
+    @staticmethod
+    def seconds(job: Job, slow: bool = False) -> float:
+        """Work of a job; nothing where its length is not known."""
+        return (job.expected_p95_s if slow else job.expected_s) or 0.0
 
     def units(self, jobs: Sequence[Job]) -> list[list[int]]:
         """Places of the jobs of each submission, in order."""
@@ -123,7 +123,7 @@ class Place:
             before = {unit_of[b] for place in places for b in jobs[place].after} - {number}
             made.append(
                 Task(
-                    sum(self.seconds(jobs[place], slow) for place in places),
+                    self.per_job_s + sum(self.seconds(jobs[place], slow) for place in places),
                     max(jobs[place].cpus for place in places),
                     max(jobs[place].gpus for place in places) if with_cards else 0,
                     tuple(sorted(before)),

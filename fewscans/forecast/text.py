@@ -51,7 +51,7 @@ def _head(plan: dict[str, Any]) -> str:
 def _columns(plan: dict[str, Any]) -> list[str]:
     columns = ["rule", "jobs", "why", "cores", "GPUs", "memory"]
     if plan["place"]["cluster"]:
-        columns += ["partition", "time asked"]
+        columns += ["partition", "asked"]
     return [*columns, "usual", "slow", "estimate"]
 
 
@@ -115,7 +115,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> 
             text.ljust(width) if column in wordy else text.rjust(width)
             for text, width, column in zip(row, widths, head, strict=True)
         ]
-        lines.append(("  " + "  ".join(cells)).rstrip())
+        lines.append(_short(("  " + "  ".join(cells)).rstrip(), WIDTH))
     return lines
 
 
@@ -203,7 +203,7 @@ def _space(plan: dict[str, Any], full: bool) -> Iterator[tuple[str, str]]:
     disk = plan["disk"]
     missing = disk["jobs_of_unknown_size"]
     if missing == plan["totals"]["jobs"]:
-        yield "disk", f"unknown ({count(missing, 'job')} do not say)"
+        yield "disk", f"unknown ({count(missing, 'job')} of unknown size)"
     else:
         unknown = f"; {count(missing, 'job')} of unknown size left out" if missing else ""
         files = count(disk["files"], "file")

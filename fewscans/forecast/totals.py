@@ -86,13 +86,15 @@ def span(values: Iterable[float | None]) -> list[float] | None:
 def _rule(name: str, jobs: list[Job], place: Place) -> dict[str, Any]:
     usual = [job.expected_s for job in jobs if job.expected_s is not None]
     slow = [job.expected_p95_s for job in jobs if job.expected_p95_s is not None]
+    units = place.units(jobs)
     hours = [(place.seconds(job) / 3600, *place.billed(job)) for job in jobs]
+    hours += [(place.per_job_s / 3600, *place.billed(jobs[unit[0]])) for unit in units]
     measured = [int(j.estimate.partition(":")[2] or 0) for j in jobs if "measured" in j.estimate]
     return {
         "rule": name,
         "class": place.kind(jobs[0]),
         "jobs": len(jobs),
-        "submissions": sum(jobs[unit[0]].rule == name for unit in place.units(jobs)),
+        "submissions": len(units),
         "reasons": dict(sorted(Counter(job.reason for job in jobs).items())),
         "partitions": sorted({place.partition_name(job) or "" for job in jobs} - {""}),
         "cpus": span(job.cpus for job in jobs),
@@ -133,7 +135,7 @@ def _totals(
         "jobs_of_unknown_length": sum(rule["jobs_of_unknown_length"] for rule in rules),
         "gpu_hours": gpu_hours,
         "cpu_hours": cpu_hours,
-        "start_up_hours": sum(place.per_job_s / place.pack(j.rule) for j in jobs) / 3600,
+        "start_up_hours": len(place.units(jobs)) * place.per_job_s / 3600,
         "wall_s": begin + here.seconds,
         "wall_p95_s": None if slow is None else begin + slow.seconds,
         "peak_jobs": here.peak_jobs,

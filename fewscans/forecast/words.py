@@ -8,11 +8,13 @@ UNKNOWN = "unknown"
 
 
 def duration(seconds: float | None) -> str:
-    """``12 s``, ``3 min``, ``1 h 5 min``, ``2 days 3 h``."""
+    """``12 s``, ``3.2 min``, ``41 min``, ``1 h 45 min``, ``2 days 3 h``."""
     if seconds is None:
         return UNKNOWN
     if seconds < 99.5:
         return f"{seconds:.0f} s" if seconds >= 9.5 or seconds == 0 else f"{seconds:.1f} s"
+    if seconds < 597:
+        return f"{seconds / 60:.2g} min"
     minutes = round(seconds / 60)
     if minutes < 100:
         return f"{minutes} min"
