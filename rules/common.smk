@@ -12,6 +12,8 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from fewscans import plan as planning
+from fewscans.cluster.profile import IMAGE, prelude
+from fewscans.cluster.site import current_site
 from fewscans.config import load
 from fewscans.cost.resources import RuleResources
 from fewscans.digest import code_digest
@@ -20,11 +22,16 @@ from fewscans.rawdata import check_config, fingerprint, resolve
 from fewscans.runrecord import RunRecord
 
 # Scripts find the package, rules the scripts and the Python that runs Snakemake, from any working directory and under
-# any name of the clone.
+# any name of the clone. A profile may name an image: jobs then run in it, with its Python.
+OWN_PYTHON = "" if IMAGE in os.environ else f"{shlex.quote(str(Path(sys.executable).parent))}:"
 shell.prefix(
-    f"export PYTHONPATH={shlex.quote(str(ROOT))} SCRIPTS={shlex.quote(str(ROOT / 'scripts'))}"
-    f" PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
+    prelude(current_site())
+    + f"export PYTHONPATH={shlex.quote(str(ROOT))} SCRIPTS={shlex.quote(str(ROOT / 'scripts'))}"
+    + f" PATH={OWN_PYTHON}$PATH; "
 )
+if IMAGE in os.environ:
+
+    container: os.environ[IMAGE]
 
 
 def load_plan(raw):

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 
-from fewscans.cluster import hooks
+from fewscans.cluster import hooks, preflight
 from fewscans.cost.record import remember
 from fewscans.errors import UserError
 
@@ -14,6 +14,13 @@ from fewscans.forecast import context
 
 # For the plan that a dry-run ends with.
 context.note(workflow, W)
+
+# What contradicts itself in the site file ends a dry-run too.
+if workflow.is_main_process:
+    try:
+        preflight.check_parse()
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def check_weights():
@@ -52,6 +59,7 @@ def check_weights():
 
 onstart:
     try:
+        preflight.check_start(workflow)
         hooks.begin(workflow, W)
     except UserError as error:
         raise WorkflowError(str(error)) from None
@@ -63,15 +71,15 @@ STARTED = time.time()
 
 def keep_measures():
     """What the jobs of this run took, for the next plan."""
-    if "PLAN" in globals():
+    if hasattr(globals().get("PLAN"), "config"):
         remember(PLAN, STARTED)
 
 
 onsuccess:
-    keep_measures()
     hooks.end()
+    keep_measures()
 
 
 onerror:
-    keep_measures()
     hooks.end()
+    keep_measures()

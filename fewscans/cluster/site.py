@@ -77,7 +77,7 @@ class ClusterFacts(Settings):
     min_job_age_s: int = Field(default=300, ge=0)
     """How long squeue remembers a finished job."""
     job_requeue: bool = True
-    """Whether jobs may be requeued (JobRequeue)."""
+    """Whether jobs are requeued unless they ask otherwise (JobRequeue)."""
     kill_wait_s: int = Field(default=30, ge=0)
     """Seconds between SIGTERM and SIGKILL."""
     max_submit_jobs: int | None = Field(default=None, ge=1)
@@ -105,13 +105,13 @@ class Site(Settings):
     gpu_request: Literal["gpus", "gres", "none"] = "gpus"
     """How GPUs are asked for: `--gpus=MODEL:N` or `--gres=gpu:MODEL:N`; `none`: a cluster without GPUs."""
     modules: list[str] = []
-    """Environment modules that jobs load."""
+    """Environment modules that jobs load before the workflow's own Python."""
     container: Container | None = None
     """Image that jobs run in; used by `profiles/slurm-apptainer`."""
     scratch: str | None = None
     """Folder on the node's own disk, e.g. `$TMPDIR`: stores are copied there once per job."""
     orphans: Literal["wait", "cancel"] = "wait"
-    """Jobs that an earlier, killed run of the same folder left in the queue."""
+    """Jobs that an earlier, killed run of the same folder left in the queue: `wait` for them, or `cancel` them."""
     exclusive_nodes: bool = False
     """Jobs are billed for whole nodes."""
     notify: str | None = None
@@ -144,12 +144,19 @@ def read_site(path: str | os.PathLike[str]) -> Site:
         It cannot be read or holds what is no setting; all problems at once.
     """
     try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+    return parse_site(text, str(path))
+
+
+def parse_site(text: str, title: str) -> Site:
+    """As `read_site`, from the text of the file called `title`."""
+    try:
+        raw = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML ({error}).") from None
-    return parse(Site, raw or {}, str(path))
+        raise UserError(f"{title}: not valid YAML ({error}).") from None
+    return parse(Site, raw or {}, title)
 
 
 @lru_cache(1)
