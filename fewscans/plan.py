@@ -26,6 +26,7 @@ RULES: dict[str, Kind] = {
     "budgets": "light",
     "weights": "light",
     "pretrain": "gpu",
+    "pretrain_ranks": "gpu",
     "finetune": "gpu",
     "plan": "light",
     "aggregate": "cpu",

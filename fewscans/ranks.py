@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,6 +140,11 @@ def _nodes(n: int) -> int | None:
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         return None
+    if not (slurm.available("srun") and slurm.available("scontrol")):
+        raise UserError(
+            f"job {job} of Slurm has not srun and scontrol to start its ranks with, as in a container without them. "
+            "Bind them into it, take the profile without containers, or set `ranks: 1`."
+        )
     for attempt in range(4):
         time.sleep(15 if attempt else 0)
         with contextlib.suppress(slurm.SlurmError):  # the controller may be away for a moment
@@ -215,23 +220,3 @@ def _passing_on(number: int, children: Sequence[subprocess.Popen[bytes]]) -> Ite
         yield
     finally:
         signal.signal(number, before)
-
-
-def job_resources(
-    ranks: int, gpus_per_node: int | None, alone: Mapping[str, int]
-) -> dict[str, int]:
-    """How a Slurm job of `ranks` is asked for: nodes, tasks, memory of a node and GPUs in all.
-
-    Parameters
-    ----------
-    gpus_per_node
-        Most GPUs on a node of the partition; None or 0: nothing is known, then one node.
-    alone
-        ``mem_mb`` and ``gpu`` of a process that trains by itself.
-    """
-    nodes = -(-ranks // gpus_per_node) if gpus_per_node else 1
-    per_node = -(-ranks // nodes)
-    return {
-        "nodes": nodes, "tasks": ranks, "tasks_per_gpu": 1, "gpu": ranks * alone["gpu"],
-        "mem_mb": per_node * alone["mem_mb"],
-    }  # fmt: skip

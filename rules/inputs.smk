@@ -116,6 +116,8 @@ def pool_labels(wildcards):
 # -- pretrain --------------------------------------------------------------------------------------
 
 PRETRAINED = [name for name, encoder in PLAN.encoders.items() if encoder.pretrained]
+# Those that several processes make; a rule of their own asks for them.
+SHARED = [name for name in PRETRAINED if PLAN.encoders[name].settings.ranks > 1]
 FROM_FILE = [name for name, e in PLAN.encoders.items() if e.settings.source == "weights"]
 
 

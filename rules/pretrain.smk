@@ -18,7 +18,7 @@ rule pretrain:
     benchmark:
         f"{W}/benchmarks/pretrain/{{encoder}}.{{recipe}}.{{dataset}}.{{fold}}.{{seed}}.tsv"
     wildcard_constraints:
-        encoder=names(PRETRAINED),
+        encoder=names(name for name in PRETRAINED if name not in SHARED),
     retries: COST.retries("pretrain")
     conda:
         "../envs/fewscans.yaml"
@@ -39,6 +39,17 @@ rule pretrain:
         'python "$SCRIPTS/pretrain.py" --params {params.cfg:q} --store {params.store:q} --folds {input.folds:q}'
         " {params.pools:q} --out {params.out:q}"
         f" --cache {shlex.quote(W)}/cache --checkpoints {shlex.quote(W)}/checkpoints &> {{log:q}}"
+
+
+if SHARED:
+
+    use rule pretrain as pretrain_ranks with:
+        # By several processes, on several nodes perhaps: the script starts them, by srun in a Slurm job, else itself.
+        wildcard_constraints:
+            encoder=names(SHARED),
+        threads: lambda w: CONFIG.compute.threads * PLAN.encoders[w.encoder].settings.ranks
+        resources:
+            **cost("pretrain_ranks"),
 
 
 if FROM_FILE:

@@ -9,18 +9,23 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace as Namespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from engine_factory import make_folds, make_params, make_store
 
+from fewscans import plan
 from fewscans import ranks as launching
 from fewscans.batches import epoch_batches
 from fewscans.cluster.deadline import TO_BE_CONTINUED
+from fewscans.cluster.site import Site
 from fewscans.config.load import load
 from fewscans.config.stages import PretrainParams
 from fewscans.contracts import read_table
+from fewscans.cost.resources import RuleResources
 from fewscans.errors import UserError
 from fewscans.files import sha256_file
 from fewscans.slots import Cards
@@ -324,11 +329,32 @@ def test_what_cannot_be_divided_is_refused(tmp_path):
     assert "mine: 2 training scans for 4 ranks. Set fewer `ranks`" in done.stderr
 
 
-def test_a_job_is_asked_for_by_ranks():
-    alone = {"gpu": 1, "mem_mb": 1000}
-    assert launching.job_resources(4, 2, alone) == {
-        "nodes": 2, "tasks": 4, "tasks_per_gpu": 1, "gpu": 4, "mem_mb": 2000,
-    }  # fmt: skip
-    assert launching.job_resources(3, 2, alone)["nodes"] == 2
-    assert launching.job_resources(4, None, alone)["nodes"] == 1
-    assert launching.job_resources(2, 8, alone)["mem_mb"] == 2000
+def test_a_job_of_ranks_is_asked_for_by_nodes_tasks_and_cards():
+    encoders = {"mine": {"method": "simclr", "ranks": 4}, "alone": {"method": "simclr"}}
+    raw = {"datasets": {"a": {"root": "x"}}, "encoders": encoders, "compute": {"threads": 3}}
+    made = plan.expand(load(raw))
+    gpus = {"classes": {"gpu": {"partition": "g"}}, "partitions": {"g": {"max_gpu": 2, "nodes": 2}}}
+    job = Namespace(encoder="mine", recipe=next(iter(made.recipes)), dataset="a")
+
+    def asked(rule: str, site: Site | None) -> dict[str, Any]:
+        found = RuleResources(made, site=site).of(rule)
+        found["mem_mb"] = found["mem_mb"](job, 1)
+        return {key: value(job) if key in ("nodes", "tasks", "gpu") and callable(value) else value
+                for key, value in found.items()}  # fmt: skip
+
+    on_two = asked("pretrain_ranks", Site.model_validate(gpus))
+    alone = asked("pretrain", Site.model_validate(gpus))
+    wanted = {
+        "mpi": "srun",
+        "nodes": 2,
+        "tasks": 4,
+        "gpu": 4,
+        "tasks_per_gpu": 1,
+        "cpus_per_task": 3,
+    }
+    assert wanted.items() <= on_two.items()
+    assert on_two["mem_mb"] == 2 * alone["mem_mb"]
+    assert not {"mpi", "nodes", "tasks"} & set(alone)
+    assert alone["gpu"] == 1
+    assert asked("pretrain_ranks", None)["nodes"] == 1
+    assert asked("pretrain_ranks", None)["mem_mb"] == 4 * asked("pretrain", None)["mem_mb"]

@@ -23,7 +23,15 @@ FACTOR, START_MIN = 1.5, 5
 LEAST_MIN: dict[Kind, int] = {"light": 10, "cpu": 20, "gpu": 20}
 # Where nothing is known of a job's length.
 UNKNOWN_MIN: dict[Kind, int] = {"light": 30, "cpu": 120, "gpu": 480}
+# Pretraining by several processes.
+RANKS = "pretrain_ranks"
 WORST = ("unknown", "declared", "scaled")
+
+
+def nodes_of(ranks: int, site: Site | None) -> int:
+    """Nodes that so many ranks need: by the GPUs of a node; one where nothing is known of them."""
+    partition = site.partition("gpu") if site is not None else None
+    return -(-ranks // partition.max_gpu) if partition is not None and partition.max_gpu else 1
 
 
 class RuleResources:
@@ -49,7 +57,7 @@ class RuleResources:
         def told(name: str) -> Callable[[Any], Any]:
             return lambda wildcards: getattr(self, name)(self.estimate(rule, wildcards))
 
-        return {
+        found = {
             "gpu": self._gpu(rule),
             "mem_mb": lambda wildcards, attempt: self.mem_mb(rule, wildcards, attempt),
             "runtime": lambda wildcards, attempt: self.runtime(rule, wildcards, attempt),
@@ -59,6 +67,7 @@ class RuleResources:
             "output_mb": told("output_mb"),
             "output_files": told("output_files"),
         }
+        return found | (self._ranks() if rule == RANKS else {})
 
     def retries(self, rule: str) -> int | None:
         """The `retries:` of a rule; None where the profile's number is enough."""
@@ -71,6 +80,7 @@ class RuleResources:
         """The estimate for one job."""
         found = [getattr(wildcards, name, "") for name in ("encoder", "recipe", "dataset")]
         encoder, recipe, dataset = found
+        rule = "pretrain" if rule == RANKS else rule  # the same work
         # Weights from outside are of no data set; their wildcard says `all`.
         return self.model.of(rule, encoder, recipe, "" if dataset == "all" else dataset)
 
@@ -117,15 +127,29 @@ class RuleResources:
         """MB; at most what a node of the partition has."""
         kind = RULES[rule]
         wanted = max(self.estimate(rule, wildcards).mem_mb, self._wish(kind, "min_mem_mb"))
+        if rule == RANKS:  # memory is asked for by node, and each has several processes
+            ranks = self._n_ranks(wildcards)
+            wanted *= -(-ranks // nodes_of(ranks, self.site))
         return self._capped(kind, "max_mem_mb", wanted * self._growth(rule, wildcards, attempt)[1])
 
     def _gpu(self, rule: str) -> int | Callable[[Any], int]:
         """GPUs: one, or one for each rank of a pretraining."""
-        encoders = self.plan.encoders
-        ranks = {name: getattr(one.settings, "ranks", 1) for name, one in encoders.items()}
-        if rule == "pretrain" and max(ranks.values(), default=1) > 1:
-            return lambda wildcards: ranks[wildcards.encoder]
+        if rule == RANKS:
+            return self._n_ranks
         return 1 if RULES[rule] == "gpu" else 0
+
+    def _ranks(self) -> dict[str, Any]:
+        """How tasks are asked for, where each is a rank: the very presence of `mpi` leaves their start to the job."""
+        return {
+            "mpi": "srun",
+            "nodes": lambda wildcards: nodes_of(self._n_ranks(wildcards), self.site),
+            "tasks": self._n_ranks,
+            "tasks_per_gpu": 1,
+            "cpus_per_task": self.plan.config.compute.threads,
+        }
+
+    def _n_ranks(self, wildcards: Any) -> int:
+        return int(self.plan.encoders[wildcards.encoder].settings.ranks)  # type: ignore[attr-defined]
 
     def _growth(self, rule: str, wildcards: Any, attempt: int) -> tuple[float, float]:
         """Factors for time and memory: more only after a recorded time-out or out-of-memory."""
@@ -146,8 +170,9 @@ class RuleResources:
     # -- all jobs of a rule --------------------------------------------------------------------------------------------
     def _all(self, rule: str) -> Iterator[Estimate]:
         pairs = self.plan.pairs
-        if rule == "pretrain":
+        if rule in ("pretrain", RANKS):
             pairs = [pair for pair in pairs if self.plan.encoders[pair[0]].pretrained]
+            rule = "pretrain"
         for dataset in self.plan.evaluated:
             for encoder, recipe in pairs:
                 yield self.model.of(rule, encoder, recipe, dataset)

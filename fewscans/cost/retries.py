@@ -9,7 +9,7 @@ from fewscans.cluster.site import Site
 from fewscans.cost.model import Estimate
 
 # Rules whose jobs go on where an earlier start stopped.
-CONTINUES = ("pretrain", "finetune", "tune")
+CONTINUES = ("pretrain", "pretrain_ranks", "finetune", "tune")
 # Each start gives up a part of its time: start-up, the last checkpoint, the way back into the queue.
 USABLE = 0.8
 # For what goes wrong besides, as for every other rule (the profile's `retries`).

@@ -18,6 +18,7 @@ KINDS = {
     "convert": "converted scans",
     "normalise": "stores of pixels",
     "pretrain": "encoders",
+    "pretrain_ranks": "encoders",
     "finetune": "predictions and embeddings",
     "audit": "tables",
     "folds": "tables",

@@ -160,7 +160,7 @@ def _job(name: str, seen: Mapping[str, Any], after: tuple[int, ...]) -> Job:
         name=name,
         rule=seen["rule"],
         reason=seen["reason"],
-        cpus=seen["threads"] * tasks,
+        cpus=(whole(resources.get("cpus_per_task")) or seen["threads"]) * tasks,
         gpus=gpus,
         gpu_model=model,
         mem_mb=whole(resources.get("mem_mb")),
