@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fewscans import cli
+from fewscans import cli, slots
 from fewscans.config.stages import FinetuneParams
 from fewscans.finetune import Files, finetune
 
@@ -33,7 +33,8 @@ def work(arguments: argparse.Namespace, params: FinetuneParams) -> dict[str, Any
             "embeddings",
         )
     }
-    return finetune(params, Files(**paths))  # type: ignore[arg-type]  # argparse has made the required ones sure
+    with slots.take(1, params.compute.device):
+        return finetune(params, Files(**paths))  # type: ignore[arg-type]  # argparse has made the required ones sure
 
 
 def main(argv: Sequence[str] | None = None) -> int:
