@@ -42,7 +42,7 @@ def kind(reason: str) -> Kind:
         return "requeued-held"
     if word in NEVER or PER_JOB.match(word):
         return "never"
-    return "somebody" if word in SOMEBODY else "passes"
+    return "somebody" if word in SOMEBODY or "held" in word.lower() else "passes"
 
 
 def words(reason: str, job_id: str) -> str:
@@ -53,5 +53,6 @@ def words(reason: str, job_id: str) -> str:
     elif PER_JOB.match(word):
         said = "asks for more than one job may have"
     else:
-        said = (NEVER | SOMEBODY).get(word, "waits").format(id=job_id)
+        held = SOMEBODY["JobHeldUser"] if "held" in word.lower() else "waits"
+        said = (NEVER | SOMEBODY).get(word, held).format(id=job_id)
     return f"{said} ({word})"

@@ -52,6 +52,9 @@ class View(Protocol):
     def others(self) -> tuple[int, int]:
         """(jobs chosen but not submitted yet, jobs running here)."""
 
+    def polling_s(self) -> float:
+        """Seconds within which Snakemake would notice an end by itself."""
+
 
 class SnakemakeView:
     """Reads the scheduler and the executor of a running workflow.
@@ -71,7 +74,7 @@ class SnakemakeView:
             return report(info, *arguments, **named)
 
         self.executor.report_job_submission = noted
-        self.others()  # so that what is missing shows now
+        self.others(), self.polling_s()  # so that what is missing shows now
 
     @property
     def several_clusters(self) -> bool:
@@ -117,6 +120,11 @@ class SnakemakeView:
         here = sum(bool(job.is_local) for job in left)
         return len(left) - here, here
 
+    def polling_s(self) -> float:
+        """Seconds within which Snakemake would notice an end by itself."""
+        # The interval grows by 10 s with each check.
+        return float(self.executor.next_seconds_between_status_checks) + 12
+
 
 @dataclass
 class Finding:
@@ -125,6 +133,8 @@ class Finding:
     job: Open
     kind: str
     cause: str
+    since: float = field(default_factory=time.monotonic)
+    """When a look first saw it."""
 
 
 @dataclass
@@ -159,7 +169,12 @@ class Watchdog:
                 )
             return False
         self.silent_since = None
-        confirmed = [one for key, one in now.items() if key in self.before]
+        confirmed = []
+        for key, one in now.items():
+            if key in self.before:
+                one.since = self.before[key].since
+                if time.monotonic() - one.since >= self.view.polling_s():
+                    confirmed.append(one)
         self.before = now
         self.waiting = self.waiting + 1 if unsubmitted and not jobs else 0
         fresh = [one for one in confirmed if (one.job.id, one.kind) not in self.told]
