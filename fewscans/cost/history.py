@@ -85,7 +85,7 @@ class History:
 
     def rss_mb(self, key: str) -> float | None:
         """Most memory that a job of this key was seen with."""
-        return max((one.rss_mb for one in self.measured.get(key, [])), default=None)
+        return max((one.rss_mb for one in self.measured.get(key, [])), default=0.0) or None
 
 
 def quantile(values: list[float], share: float) -> float:

@@ -1,0 +1,279 @@
+"""Estimates: more work takes longer, measurements go before rates, and what nobody knows is called unknown."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fewscans.commands import calibrate
+from fewscans.config import load, read_config_file
+from fewscans.cost import calibration
+from fewscans.cost.calibration import Machine, Rate, Step
+from fewscans.cost.counts import Counts, count
+from fewscans.cost.history import History, Measured
+from fewscans.cost.measure import wanted
+from fewscans.cost.model import Model
+from fewscans.plan import Plan, expand
+
+ROOT = Path(__file__).resolve().parents[1]
+PRETRAIN = ("pretrain", "simclr", "px48", "p")
+FINETUNE = ("finetune", "simclr", "px48", "p")
+
+
+def plan_of(**changes: Any) -> Plan:
+    raw: dict[str, Any] = {
+        "datasets": {"p": {"phantom": {"n_patients": 150}}},
+        "recipes": {"px48": {"size": 48}},
+        "encoders": {"simclr": {"method": "simclr", "backbone": "test_resnet", "epochs": 100}},
+        "protocol_settings": {"finetune": {"steps": 150}},
+        "budgets": ["12", "all"],
+        "validation": {"folds": 3, "seeds": 1, "draws": 2},
+    }
+    return expand(load({**raw, **changes}, "config"))
+
+
+def model_of(history: History | None = None, machines: Any = None, **changes: Any) -> Model:
+    return Model(plan_of(**changes), history or History(), machines or {})
+
+
+def simclr(**settings: Any) -> dict[str, Any]:
+    return {"simclr": {"method": "simclr", "backbone": "test_resnet", "epochs": 100, **settings}}
+
+
+@pytest.fixture(autouse=True)
+def own_calibration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(calibration.VARIABLE, str(tmp_path / "calibration.json"))
+    monkeypatch.chdir(tmp_path)
+
+
+# -- amounts ---------------------------------------------------------------------------------------
+
+
+def test_more_epochs_take_longer_in_proportion():
+    short = model_of(encoders=simclr(epochs=100)).of(*PRETRAIN)
+    long = model_of(encoders=simclr(epochs=1000)).of(*PRETRAIN)
+    start = calibration.DECLARED.startup["torch"]
+    assert (long.seconds - start) / (short.seconds - start) == pytest.approx(10)
+    assert short.source == "declared"
+
+
+def test_more_pixels_patients_and_draws_take_longer():
+    base = model_of().of(*FINETUNE).seconds
+    assert model_of(recipes={"px48": {"size": 96}}).of(*FINETUNE).seconds > 2 * base
+    draws = model_of(validation={"folds": 3, "seeds": 1, "draws": 9})
+    assert draws.of(*FINETUNE).seconds > 2 * base
+    few = model_of(datasets={"p": {"phantom": {"n_patients": 40}}})
+    assert few.of(*PRETRAIN).seconds < 0.5 * model_of().of(*PRETRAIN).seconds
+
+
+def test_inner_folds_are_trainings_too():
+    inner = model_of(protocol_settings={"finetune": {"steps": 150, "inner_folds": 3}})
+    assert inner.of(*FINETUNE).seconds > 3 * model_of().of(*FINETUNE).seconds
+
+
+def test_the_long_baseline_has_the_steps_of_pretraining():
+    model = model_of(baselines=["scratch", "scratch-long"])
+    name = next(name for name in model.plan.encoders if name.startswith("scratch-long"))
+    steps, _ = model.work.schedule("simclr", "p")
+    assert model.work.extra_steps(name, "px48", "p") == steps
+
+
+def test_a_network_that_nobody_measured_is_unknown_and_the_others_are_not():
+    model = model_of(encoders=simclr(backbone="resnet50"))
+    found = model.of(*PRETRAIN)
+    assert (found.seconds, found.source) == (0.0, "unknown")
+    assert found.mem_mb > 1000  # memory is still said
+    assert model.of("normalise", "", "px48", "p").source == "declared"
+    assert model.of("finetune", "majority", "px48", "p").source == "declared"
+
+
+def test_nothing_is_declared_of_gpus():
+    model = model_of(compute={"device": "cuda"})
+    assert model.of(*PRETRAIN).source == "unknown"
+    assert model.of("aggregate").source == "declared"
+
+
+def test_a_larger_network_leaves_more_on_disk_and_takes_more_memory():
+    small, large = model_of(), model_of(encoders=simclr(backbone="resnet50"))
+    assert large.of(*PRETRAIN).output_mb > 100 > small.of(*PRETRAIN).output_mb
+    assert large.of(*PRETRAIN).mem_mb > small.of(*PRETRAIN).mem_mb
+
+
+def test_the_demo_is_declared_as_it_was_measured():
+    # benchmarks/README.md: 206.8 s of pretraining and 415.1 s of fine-tuning, two jobs at once.
+    name = ROOT / "config" / "config.yaml"
+    model = Model(expand(load(read_config_file(name), str(name))), History(), {})
+    total = {"pretrain": 0.0, "finetune": 0.0}
+    for encoder, recipe in model.plan.pairs:
+        rules = ["finetune", *(["pretrain"] if model.plan.encoders[encoder].pretrained else [])]
+        for rule in rules:
+            total[rule] += 3 * model.of(rule, encoder, recipe, "phantom").seconds
+    assert total == {
+        "pretrain": pytest.approx(206.8, rel=0.1),
+        "finetune": pytest.approx(415.1, rel=0.1),
+    }
+
+
+# -- counts ----------------------------------------------------------------------------------------
+
+
+def write_table(folder: Path, lines: list[str]) -> dict[str, Any]:
+    (folder / "scans").mkdir()
+    (folder / "scans" / "labels.csv").write_text("\n".join(lines) + "\n")
+    return {"root": "scans", "table": "labels.csv"}
+
+
+def test_scans_and_patients_of_a_table(tmp_path):
+    lines = ["path,label,patient", *(f"{i}.png,{i % 2},{i // 3}" for i in range(30)), "out.png,0,9"]
+    dataset = {**write_table(tmp_path, lines), "exclude": ["out*"]}
+    found = count(plan_of(datasets={"p": dataset}).config, "p")
+    assert found == Counts(30, 10)
+    assert (found.held_out(5), found.labelled("2", 5), found.labelled("50%", 5)) == (6, 6, 12)
+
+
+def test_an_official_test_part_is_counted(tmp_path):
+    lines = ["path,label,patient,split"]
+    lines += [f"{i}.png,{i % 2},{i},{'Test' if i < 7 else 'train'}" for i in range(30)]
+    dataset = {**write_table(tmp_path, lines), "split": "official"}
+    assert count(plan_of(datasets={"p": dataset}).config, "p") == Counts(30, 30, 7)
+
+
+def test_an_archive_is_counted_from_its_headers(tmp_path):
+    images = {f"{part}_images": np.zeros((n, 4, 4), np.uint8) for part, n in [("train", 30), ("test", 12)]}  # fmt: skip
+    np.savez_compressed(tmp_path / "a.npz", **images)
+    config = plan_of(datasets={"p": {"npz": "a.npz", "split": "official"}}).config
+    assert count(config, "p") == Counts(42, 42, 12)
+
+
+def test_a_folder_without_a_table_is_not_walked_through(tmp_path):
+    (tmp_path / "scans").mkdir()
+    model = model_of(datasets={"p": {"root": "scans"}})
+    assert model.of("convert", "", "", "p").source == "unknown"
+    assert model.of(*PRETRAIN).source == "unknown"
+
+
+# -- measurements and calibration ------------------------------------------------------------------
+
+
+def test_a_measurement_goes_before_every_rate():
+    plain = model_of()
+    history = History()
+    for seconds in (100.0, 110.0, 130.0):
+        history.add(plain.mark(*PRETRAIN)[0], Measured(seconds, 900.0, plain.mark(*PRETRAIN)[1]))
+    found = model_of(history).of(*PRETRAIN)
+    assert (found.seconds, found.source) == (110.0, "measured:3")
+    assert found.p95 >= 130
+    assert found.mem_mb == 1200  # 900 MB and a margin, in hundreds
+
+
+def test_a_measurement_of_fewer_epochs_is_scaled_and_not_taken_for_its_like():
+    short = model_of(encoders=simclr(epochs=50))
+    history = History()
+    history.add(short.mark(*PRETRAIN)[0], Measured(1000.0, 900.0, short.mark(*PRETRAIN)[1]))
+    found = model_of(history).of(*PRETRAIN)
+    assert found.source == "scaled"
+    assert 1500 < found.seconds < 2000
+    other = model_of(history, recipes={"px48": {"size": 64}}).of(*PRETRAIN)
+    assert other.source == "declared"  # another size is other work
+
+
+def step_of(model: Model, what: Any = "pretrain") -> Step:
+    return model.work.step(what, "simclr", "px48")
+
+
+def machine_of(steps: dict[Step, Rate], **more: Any) -> dict[str, Machine]:
+    name = calibration.processor()
+    made = Machine(name, "cpu", startup={"plain": 0.55, "torch": 4.0}, steps=steps, **more)
+    return {name: made}
+
+
+def test_a_calibration_goes_before_what_is_declared():
+    plain = model_of()
+    machines = machine_of({step_of(plain): Rate(0.0, 0.001)})
+    found = model_of(machines=machines).of(*PRETRAIN)
+    steps, batch = plain.work.schedule("simclr", "p")
+    assert found.source == "scaled"
+    assert found.seconds == pytest.approx(4.0 + steps * batch * 0.001)
+
+
+def test_what_a_calibration_lacks_is_declared_at_its_pace():
+    plain = model_of()
+    machines = machine_of({step_of(plain): Rate(0.0, 0.001)})
+    next(iter(machines.values())).startup["plain"] = 1.1  # half as fast
+    found = model_of(machines=machines).of(*FINETUNE)
+    assert found.source == "declared"
+    assert found.seconds > 1.5 * plain.of(*FINETUNE).seconds
+
+
+def test_rates_scale_with_pixels_and_threads():
+    model = model_of()
+    step = step_of(model)
+    machine = Machine("m", "cpu", steps={step: Rate(0.01, 0.002)})
+    twice = machine.step(Step(**{**vars(step), "size": 96}))
+    assert (twice.base, twice.image) == (0.01, pytest.approx(0.008))
+    threads = machine.step(Step(**{**vars(step), "threads": 4}))
+    assert 0.0005 < threads.image < 0.002
+    assert machine.step(Step(**{**vars(step), "backbone": "resnet18"})) is None
+
+
+def test_the_gpu_model_asked_for_is_the_one_that_counts():
+    machines = {
+        name: Machine(name, "cuda", measured=when)
+        for name, when in [("NVIDIA A100-SXM4-40GB", "2026"), ("NVIDIA H200", "2027")]
+    }
+    assert calibration.choose(machines, "cuda", "a100").name == "NVIDIA A100-SXM4-40GB"
+    assert calibration.choose(machines, "cuda").name == "NVIDIA H200"
+    assert calibration.choose(machines, "cuda", "v100") is None
+    assert calibration.choose({}, "cpu") is None
+
+
+def test_a_calibration_is_kept_and_added_to(tmp_path):
+    file, model = tmp_path / "c" / "calibration.json", model_of()
+    one, two = step_of(model), step_of(model, "finetune")
+    calibration.keep(Machine("m", "cpu", torch="2", steps={one: Rate(1.0, 2.0)}), file)
+    calibration.keep(Machine("m", "cpu", torch="2", steps={two: Rate(3.0, 4.0)}), file)
+    assert calibration.read(file)["m"].steps == {one: Rate(1.0, 2.0), two: Rate(3.0, 4.0)}
+    calibration.keep(Machine("m", "cpu", torch="3", steps={two: Rate(5.0, 6.0)}), file)
+    assert calibration.read(file)["m"].steps == {two: Rate(5.0, 6.0)}  # other torch, other rates
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 9}', '{"format": 1, "machines": 3}'])
+def test_a_broken_calibration_is_as_good_as_none(tmp_path, text):
+    (tmp_path / "c.json").write_text(text)
+    assert calibration.read(tmp_path / "c.json") == {}
+
+
+def test_each_kind_of_step_is_measured_once():
+    two = {**simclr(), "mae": {"method": "mae", "backbone": "test_vit"}}
+    found = wanted(plan_of(encoders={**two, "again": {**two["simclr"], "epochs": 5}}))
+    kinds = [(one.step.what, one.step.method, one.step.backbone) for one in found]
+    assert len(kinds) == len(set(kinds)) == 6
+    assert {one[0] for one in kinds} == {"pretrain", "finetune", "embed"}
+
+
+@pytest.mark.slow
+def test_calibrate_measures_what_the_plan_then_uses(tmp_path, capsys):
+    config = {
+        "datasets": {"p": {"phantom": {"n_patients": 20}}},
+        "recipes": {"px48": {"size": 16}},
+        "encoders": simclr(batch_size=8),
+        "baselines": ["majority"],
+    }
+    (tmp_path / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
+    arguments = ["--configfile", str(tmp_path / "config.yaml"), "--seconds", "0.05"]
+    arguments += ["--at-once", "1", "--device", "cpu"]
+    parser = argparse.ArgumentParser()
+    calibrate.add_arguments(parser)
+    assert calibrate.run(parser.parse_args(arguments)) == 0
+    said = capsys.readouterr().out
+    assert "test_resnet, 16 pixels" in said
+    assert "convert" in said
+    model = Model(expand(load(config, "config")), History())
+    assert model.of(*PRETRAIN).source == "scaled"
+    assert model.of(*FINETUNE).source == "scaled"
+    assert model.of("convert", "", "", "p").seconds > 0

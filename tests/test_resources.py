@@ -1,0 +1,157 @@
+"""What rules ask for: enough, never more than the partition has, and known before any file is."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fewscans.cluster import outcome
+from fewscans.cluster.site import Site
+from fewscans.config import load
+from fewscans.cost.history import History, Measured
+from fewscans.cost.model import Estimate, Model
+from fewscans.cost.resources import UNKNOWN_MIN, RuleResources
+from fewscans.cost.retries import retries, starts
+from fewscans.plan import RULES, expand
+
+ROOT = Path(__file__).resolve().parents[1]
+TOLD = {"expected_s", "expected_p95_s", "expected_from", "output_mb", "output_files"}
+CONFIG: dict[str, Any] = {
+    "datasets": {"p": {"phantom": {"n_patients": 40}}},
+    "recipes": {"px48": {"size": 48}},
+    "encoders": {"simclr": {"method": "simclr", "backbone": "test_resnet", "epochs": 10}},
+}
+SITE = {
+    "classes": {"gpu": {"partition": "g"}, "cpu": {"min_mem_mb": 3000, "min_runtime": 45}},
+    "partitions": {"c": {"default": True}, "g": {"max_runtime": 60, "max_mem_mb": 4000, "max_gpu": 1}},
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_calibration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEWSCANS_CALIBRATION", str(tmp_path / "none.json"))
+    monkeypatch.chdir(tmp_path)
+
+
+def resources_of(
+    site: dict[str, Any] | None = None, history: History | None = None, **changes: Any
+) -> RuleResources:
+    plan = expand(load({**CONFIG, **changes}, "config"))
+    made = None if site is None else Site.model_validate(site)
+    return RuleResources(plan, Model(plan, history or History(), {}), made)
+
+
+def wildcards(**more: str) -> SimpleNamespace:
+    return SimpleNamespace(encoder="simclr", recipe="px48", dataset="p", fold="0", seed="0", **more)
+
+
+def asked(resources: RuleResources, rule: str = "pretrain", attempt: int = 1) -> tuple[int, int]:
+    of = resources.of(rule)
+    return of["runtime"](wildcards(), attempt), of["mem_mb"](wildcards(), attempt)
+
+
+def long(resources: RuleResources, seconds: float, rss: float = 100.0) -> History:
+    """A history in which pretraining took so long."""
+    key, amount = resources.model.mark("pretrain", "simclr", "px48", "p")
+    return History({key: [Measured(seconds, rss, amount)]})
+
+
+def test_every_rule_tells_what_the_plan_reads():
+    resources = resources_of()
+    for rule, kind in RULES.items():
+        of = resources.of(rule)
+        assert set(of) >= {"gpu", "mem_mb", "runtime"} | TOLD
+        if not rule.endswith("_ranks"):
+            assert of["gpu"] == (1 if kind == "gpu" else 0)
+
+
+def test_rules_of_the_workflow_declare_their_own_resources():
+    declared = defaultdict(list)
+    for path in sorted((ROOT / "rules").glob("*.smk")):
+        rule = ""
+        for line in path.read_text().splitlines():
+            found = re.match(r"\s*(?:use )?rule (?:\w+ as )?(\w+)(?::| with)", line)
+            rule = found[1] if found else rule
+            declared[rule] += re.findall(r"\*\*cost\(\"(\w+)\"\)", line)
+    own = RULES.keys() - {"tune"}  # a search says itself what its trials take
+    assert {rule: [rule] for rule in own} == {r: d for r, d in declared.items() if r in own}
+
+
+def test_a_limit_has_room_above_what_is_expected():
+    plain = resources_of()
+    runtime, memory = asked(resources_of(history=long(plain, 3600.0, 2000.0)))
+    assert runtime >= 90
+    assert memory >= 2600
+
+
+def test_unknown_jobs_get_the_time_of_their_class_and_say_so():
+    resources = resources_of(compute={"device": "cuda"})
+    of = resources.of("pretrain")
+    assert asked(resources)[0] == UNKNOWN_MIN["gpu"]
+    assert of["expected_from"](wildcards()) == "unknown"
+    assert (of["expected_s"](wildcards()), of["expected_p95_s"](wildcards())) == (0, 0)
+
+
+def test_nothing_is_asked_for_beyond_the_partition():
+    plain = resources_of(SITE)
+    assert asked(resources_of(SITE, long(plain, 36000.0, 9000.0))) == (60, 4000)
+
+
+def test_wishes_of_the_site_are_floors():
+    of = resources_of(SITE).of("audit")
+    assert (of["runtime"](wildcards(), 1), of["mem_mb"](wildcards(), 1)) == (45, 3000)
+
+
+def test_more_is_asked_for_only_after_a_recorded_reason(monkeypatch):
+    resources = resources_of(SITE)
+    first = asked(resources)
+    monkeypatch.setattr(outcome, "growth", lambda *_: (1.0, 1.0))
+    assert asked(resources, attempt=3) == first
+    monkeypatch.setattr(outcome, "growth", lambda *_: (1.5, 2.0))
+    runtime, memory = asked(resources, attempt=2)
+    assert (runtime, memory) == (pytest.approx(1.5 * first[0], abs=1), 2 * first[1])
+    monkeypatch.setattr(outcome, "growth", lambda *_: (100.0, 100.0))
+    assert asked(resources, attempt=2) == (60, 4000)
+
+
+def test_ranks_have_a_gpu_each():
+    encoders = {"simclr": {**CONFIG["encoders"]["simclr"], "ranks": 4}}
+    of = resources_of(encoders=encoders).of("pretrain_ranks")
+    assert of["gpu"](wildcards()) == 4
+
+
+def test_packed_jobs_agree_in_text():
+    # Snakemake refuses a group whose members differ in a resource that is text.
+    plain = resources_of(SITE)
+    key, amount = plain.model.mark("finetune", "simclr", "px48", "p")
+    history = History({key: [Measured(50.0, 1.0, amount)]})
+    alone, packed = resources_of(SITE, history), resources_of({**SITE, "pack": 4}, history)
+    other = SimpleNamespace(**{**vars(wildcards()), "encoder": "majority"})
+    text = "expected_from"
+    assert alone.of("finetune")[text](wildcards()) != alone.of("finetune")[text](other)
+    assert packed.of("finetune")[text](wildcards()) == packed.of("finetune")[text](other)
+
+
+# -- retries ---------------------------------------------------------------------------------------
+
+
+def estimate(p95: float) -> Estimate:
+    return Estimate(p95, p95, "scaled", 1, 1, 1)
+
+
+def test_starts_follow_from_the_limit():
+    assert [starts(s, 60) for s in (0, 2000, 3600, 36000)] == [1, 1, 2, 13]
+    assert starts(1e9, None) == 1
+
+
+def test_only_trainings_that_outlast_the_limit_have_their_own_retries():
+    site = Site.model_validate(SITE)
+    assert retries(site, "pretrain", [estimate(100), estimate(36000)]) == 14
+    assert retries(site, "pretrain", [estimate(100)]) is None
+    assert retries(site, "audit", [estimate(36000)]) is None
+    assert retries(None, "pretrain", [estimate(36000)]) is None
