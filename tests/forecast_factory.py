@@ -46,7 +46,7 @@ rule all:
 rule convert:
     output: "work/converted.txt"
     benchmark: "work/benchmarks/convert.tsv"
-    params: level=config.get("level", 1)
+    params: level=config.get("level", 1), code=config.get("code", "15d3625774bfdd71")
     resources: expected_s=10, output_files=1, gpu=0, **COST
     shell: "echo {{params.level}} > {{output}}"
 

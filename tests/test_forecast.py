@@ -82,12 +82,39 @@ def test_gpus_in_both_forms():
         ("Updated input files: labels.csv", "inputs"),
         ("Code has changed since last execution", "code"),
         ("Forced execution", "forced"),
-        ("Params have changed since last execution: before: 3, now: 4", "params"),
+        ("Params have changed since last execution: ...", "params"),
         ("", "other"),
     ],
 )
 def test_reasons(text, word):
     assert reason_word(text) == word
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "word"),
+    [
+        ("'15d3625774bfdd71'", "'6c47151a18f194e9'", "code"),
+        ("'15d3625774bfdd71','{\"level\": 1}'", "'6c47151a18f194e9','{\"level\": 2}'", "params"),
+        ("'15d3625774bfdd71'", "'0123456789abcdef'", "params"),  # a digest, but of no code
+        ("<nothing exclusive>", "'6c47151a18f194e9'", "params"),
+    ],
+)
+def test_a_changed_digest_of_code_is_changed_code(before, now, word):
+    text = (
+        "Params have changed since last execution: Union of exclusive params before and now across "
+        f"all output: before: {before} now: {now} "
+    )
+    made = Collector()
+    made.add(event(1, "a", reason=text))
+    (found,) = made.jobs(codes={"6c47151a18f194e9"})
+    assert found.reason == word
+
+
+def test_packed_limits_are_added():
+    jobs = [job("finetune", name=f"f{i}", gpus=1, runtime_min=600) for i in range(8)]
+    found = plan(jobs, cluster(pack=4))
+    assert "4 packed together ask for 40 h; partition gpu allows 24 h" in stopping(found)[0]
+    assert not plan(jobs, cluster(pack=2))["problems"]
 
 
 def test_jobs_survive_json():

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import stat
+from types import SimpleNamespace
 
 import pytest
-from forecast_factory import cluster, job, local
+from forecast_factory import cluster, event, job, local
 
 from fewscans.errors import UserError
-from fewscans.forecast import actual
+from fewscans.forecast import actual, context
 from fewscans.forecast.diff import changes, diff_text
 from fewscans.forecast.export import csv_text, read_json, save_json
 from fewscans.forecast.rates import PlanSettings
+from fewscans.forecast.record import Recorder
 from fewscans.forecast.text import chain_words, plan_text
 from fewscans.forecast.totals import build
 from fewscans.forecast.words import amount, between, brief, count, duration, size
@@ -202,6 +204,23 @@ def test_actual_takes_the_last_run_of_each_job_and_its_benchmark(tmp_path):
     text = actual.actual_text(found)
     assert "unknown" in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_a_run_on_slurm_is_recorded_with_its_job_id(tmp_path, monkeypatch):
+    monkeypatch.setattr(context, "_noted", {"work": str(tmp_path)})
+    kinds = SimpleNamespace(JOB_INFO="info", JOB_FINISHED="finished", WORKFLOW_STARTED="started")
+    recorder = Recorder(kinds)
+    told = "Job 3 has been submitted with SLURM jobid 17 (log: logs/17.log)."
+    recorder.take("started", SimpleNamespace(created=1.0))
+    info = event(3, "convert", resources={"expected_s": 9, "expected_from": "scaled"})
+    info.created = 2.0
+    recorder.take("info", info)
+    recorder.take(None, SimpleNamespace(msg=told))
+    recorder.take("finished", SimpleNamespace(job_id=3, created=12.0))
+    recorder.take("finished", SimpleNamespace(job_id=99, created=12.0))  # a target
+    (found,) = actual.read_record(tmp_path)
+    assert (found["slurm_id"], found["expected_s"]) == ("17", 9)
+    assert found["ended_unix_s"] - found["started_unix_s"] == 10
 
 
 def test_actual_without_record(tmp_path):

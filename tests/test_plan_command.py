@@ -15,6 +15,7 @@ from PIL import Image
 
 from fewscans.__main__ import main
 
+pytestmark = pytest.mark.slow
 RULES = {"convert": 1, "pretrain": 3, "aggregate": 1}
 
 
@@ -108,6 +109,8 @@ def test_plan_run_and_what_was_used(folder, capsys):
         "pretrain": {"earlier job": 3},
         "aggregate": {"earlier job": 1},
     }
+    _, rewritten = planned("--config", "code=6c47151a18f194e9")
+    assert rewritten["rules"][0]["reasons"] == {"code": 1}
     Path("work/converted.txt").write_text("others\n")
     _, touched = planned()
     assert {r["rule"]: r["reasons"] for r in touched["rules"]}["pretrain"] == {"inputs": 3}

@@ -77,6 +77,13 @@ def facts() -> Facts:
     )
 
 
+def code_digests() -> set[str]:
+    """Digests of code that the jobs of the noted workflow have among their params."""
+    workflow = _noted.get("workflow")
+    found = _try(lambda: {str(job.params.get("code")) for job in workflow.dag.jobs})  # type: ignore[union-attr]
+    return (found or set()) - {"None"}
+
+
 def as_json(found: Facts) -> dict[str, Any]:
     """Facts as plain values."""
     return asdict(found)

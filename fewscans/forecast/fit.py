@@ -57,7 +57,7 @@ def _of_job(job: Job, place: Place) -> Iterator[Misfit]:
             f"goes to partition '{name}', which is not in the site file. Known: {known}",
         )
     if (where := place.partition(job)) is not None:
-        yield from _in_partition(job, name or "", where)
+        yield from _in_partition(job, name or "", where, place.pack(job.rule))
 
 
 def _of_time(job: Job, place: Place) -> Iterator[Misfit]:
@@ -80,7 +80,7 @@ def _of_time(job: Job, place: Place) -> Iterator[Misfit]:
         yield "length", False, f"{asked}; one in twenty may need {duration(job.expected_p95_s)}"
 
 
-def _in_partition(job: Job, name: str, where: Partition) -> Iterator[Misfit]:
+def _in_partition(job: Job, name: str, where: Partition, pack: int) -> Iterator[Misfit]:
     """Limits of a partition that a request exceeds; such a job waits for ever."""
     if job.runtime_min and where.max_runtime and job.runtime_min > where.max_runtime:
         most = duration(where.max_runtime * 60)
@@ -90,6 +90,14 @@ def _in_partition(job: Job, name: str, where: Partition) -> Iterator[Misfit]:
             f"asks for {duration(job.runtime_min * 60)}; partition {name} allows {most}",
         )
     per_node = -(-job.cpus // job.nodes)
+    together = (job.runtime_min or 0) * pack
+    if pack > 1 and where.max_runtime and together > where.max_runtime >= (job.runtime_min or 0):
+        asked, most = duration(together * 60), duration(where.max_runtime * 60)
+        yield (
+            "time",
+            True,
+            f"{pack} packed together ask for {asked}; partition {name} allows {most}",
+        )
     if where.max_threads and per_node > where.max_threads:
         yield (
             "cores",

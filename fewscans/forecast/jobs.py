@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -78,16 +78,19 @@ def whole(value: Any) -> int | None:
 
 def reason_word(text: str) -> str:
     """Our word for Snakemake's reason."""
-    for begin, word in REASONS.items():
-        if begin in text:
-            return "code" if word == "params" and _only_digests(text) else word
-    return "other"
+    return next((word for begin, word in REASONS.items() if begin in text), "other")
 
 
-def _only_digests(text: str) -> bool:
-    found = re.findall(r"(?:before|now): *(.*)", text.partition("Params have changed")[2])
-    values = [v for line in found for v in re.split(r"[,\s]+", line.strip("<>[]{}() ;")) if v]
-    return bool(values) and all(DIGEST.fullmatch(v) for v in values)
+def changed_digests(text: str) -> frozenset[str]:
+    """Digests among the params that a job has now and had not before; empty if anything else has changed too."""
+    _, _, sets = text.partition("across all output: before: ")
+    before, _, now = sets.partition(" now: ")
+    values = [
+        v.strip() for v in (*before.split(","), *now.partition(";")[0].split(",")) if v.strip()
+    ]
+    if not values or not all(DIGEST.fullmatch(value) for value in values):
+        return frozenset()
+    return frozenset(value.strip("' ") for value in now.partition(";")[0].split(","))
 
 
 def gpu_request(resources: Mapping[str, Any]) -> tuple[int, str | None]:
@@ -117,6 +120,7 @@ class Collector:
             "rule": event.rule_name,
             "wildcards": {str(k): str(v) for k, v in dict(event.wildcards or {}).items()},
             "reason": reason_word(str(event.reason or "")),
+            "digests": changed_digests(str(event.reason or "")),
             "threads": whole(event.threads) or 1,
             "resources": {str(k): v for k, v in dict(event.resources.items()).items()},
             "input": [NOTES.sub("", str(f)) for f in event.input or ()],
@@ -124,13 +128,22 @@ class Collector:
             "benchmark": getattr(event, "benchmark", None),
         }
 
-    def jobs(self) -> list[Job]:
-        """All jobs, in an order that depends on their names alone, with their graph."""
+    def jobs(self, codes: Container[str] = ()) -> list[Job]:
+        """All jobs, in an order that depends on their names alone, with their graph.
+
+        `codes` are the digests of code in force: a job whose params differ in these alone has changed code.
+        """
         named = sorted((_name(seen), seen) for seen in _distinct(self.seen.values()))
         maker = {file: place for place, (_, seen) in enumerate(named) for file in seen["output"]}
         made = []
         for place, (name, seen) in enumerate(named):
             before = {maker[f] for f in seen["input"] if f in maker} - {place}
+            if (
+                seen["reason"] == "params"
+                and seen["digests"]
+                and all(map(codes.__contains__, seen["digests"]))
+            ):
+                seen = {**seen, "reason": "code"}
             made.append(_job(name, seen, tuple(sorted(before))))
         return made
 

@@ -35,16 +35,18 @@ class DryRun:
     def end(self) -> None:
         """The dry-run is over."""
         facts = context.facts()
+        jobs = self.collector.jobs(context.code_digests())
         if self.jobs_file:
-            jobs = to_rows(self.collector.jobs())
             with atomic(self.jobs_file) as temporary:
-                temporary.write_text(json.dumps({"facts": context.as_json(facts), "jobs": jobs}))
+                temporary.write_text(
+                    json.dumps({"facts": context.as_json(facts), "jobs": to_rows(jobs)})
+                )
         elif self.collector.seen:
             from fewscans.forecast.text import plan_text
             from fewscans.forecast.totals import build
 
             place, settings = place_of(facts)
-            print("\n" + plan_text(build(self.collector.jobs(), place, settings)))
+            print("\n" + plan_text(build(jobs, place, settings)))
             sys.stdout.flush()
         elif self.announced:
             print("\nThe plan needs the jobs one by one; `fewscans plan` shows it without them.")
