@@ -221,7 +221,7 @@ def _run(
     found = recall_run(cache, mark)
     if found is not None:
         log.info("%s: from the cache", title)
-        return Record(protocol, budget, *found, mark, recalled=True)
+        return Record(protocol, budget, *found, mark, recalled=True, code=identity.code(protocol))
     if protocols.NEEDS[protocol] == "features":
         _load_features(source, identity, cache)
     module = protocols.load(protocol)  # before the clock starts
@@ -237,7 +237,9 @@ def _run(
         seconds,
         "; ".join(filter(None, [chosen, ", ".join(outcome.flags)])),
     )
-    return Record(protocol, budget, outcome, seconds, mark, recalled=False)
+    return Record(
+        protocol, budget, outcome, seconds, mark, recalled=False, code=identity.code(protocol)
+    )
 
 
 def _load_features(source: Any, identity: Identity, cache: Cache) -> None:

@@ -33,6 +33,8 @@ class Record:
     digest: str
     recalled: bool
     """Whether it came from the cache."""
+    code: str = ""
+    """Digest of the code that makes it; what the cache holds under its digest was made by the same."""
 
 
 def write_predictions(
@@ -123,6 +125,7 @@ def _facts(params: FinetuneParams, record: Record, flags: list[str]) -> dict[str
         "flags": [*flags, *record.outcome.flags],
         "device_seconds": record.device_seconds,
         "digest": record.digest,
+        "code": record.code,
     }
 
 

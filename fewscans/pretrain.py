@@ -392,7 +392,7 @@ class Job:
             "device": self.device.type, "device_name": facts["device_name"], "threads": p.compute.threads,
             "precision": self.schedule.precision, "device_seconds": facts["device_seconds"],
             "versions": versions(),
-            "digest": self.digest, "parent": None, "parents": [],
+            "code": self._identity()["code"], "digest": self.digest, "parent": None, "parents": [],
         }  # fmt: skip
 
 

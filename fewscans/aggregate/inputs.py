@@ -121,6 +121,7 @@ def _read_dataset(plan: Mapping[str, Any], name: str, root: Path) -> Dataset:
     facts = pd.DataFrame(runs)
     labels, folds, budgets = _side_tables(plan["datasets"][name], root)
     _check_runs(rows, facts, problems)
+    _check_code(facts, encoders, problems)
     _check_scans(rows, facts, labels, list(next(iter(classes))), folds, budgets, problems)
     _raise_some(problems)
     stated = (
@@ -251,6 +252,28 @@ def _check_runs(rows: pd.DataFrame, facts: pd.DataFrame, problems: Problems) -> 
         problems.add(
             _say(key), "stands in the rows or in the metadata, not in both. Fine-tune again."
         )
+
+
+def _check_code(
+    facts: pd.DataFrame, encoders: Mapping[tuple[Any, ...], Mapping[str, Any]], problems: Problems
+) -> None:
+    """Each protocol and each pretraining method by one state of the code; files that do not say are passed over."""
+    states: dict[str, dict[str, str]] = {}
+    for run in facts.to_dict("records") if "code" in facts else []:
+        if isinstance(run["code"], str) and run["code"]:
+            found = states.setdefault(f"protocol {run['protocol']}", {})
+            found.setdefault(run["code"], f"{run['arm']} fold {run['fold']} seed {run['seed']}")
+    for (name, recipe, fold, seed), said in encoders.items():
+        if said.get("code"):
+            found = states.setdefault(f"encoders by {said.get('method', name)}", {})
+            found.setdefault(said["code"], f"{name}.{recipe} fold {fold} seed {seed}")
+    for what, found in states.items():
+        if len(found) > 1:
+            problems.add(
+                what,
+                f"made by {len(found)} states of the code (e.g. {'; '.join(found.values())}): it was edited while jobs "
+                "waited. Run again.",
+            )
 
 
 def _check_scans(

@@ -133,6 +133,12 @@ class Identity:
             }
         return digest(parts)
 
+    def code(self, protocol: str) -> str:
+        """Digest of all code that a run of it goes through: one table holds runs of one state of the code."""
+        needs = NEEDS[protocol]
+        embeds = ("fewscans.protocols.source",) if needs == "features" else ()
+        return code_digest(CODE[needs], *embeds, protocols=[protocol])
+
     def encoder_facts(self) -> dict[str, Any]:
         """What tables say about the encoder: single values and settings of encoder.json."""
         facts = {
