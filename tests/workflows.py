@@ -16,6 +16,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 SNAKEMAKE = [sys.executable, "-m", "snakemake"]
 PARTS = ["Snakefile", "rules", "scripts", "fewscans", "profiles", "config", "envs", "report"]
+PARTS += ["snakemake_logger_plugin_fewscans"]
 TIME_COLUMNS = ["device_seconds"]
 
 CONFIG = {
