@@ -25,6 +25,7 @@ RULES: dict[str, Kind] = {
     "folds": "light",
     "budgets": "light",
     "weights": "light",
+    "tune": "light",
     "pretrain": "gpu",
     "pretrain_ranks": "gpu",
     "finetune": "gpu",

@@ -15,6 +15,8 @@ from fewscans.config.stages import (
     ReportParams,
 )
 from fewscans.files import digest
+from fewscans.tune.cost import TuneResources
+from fewscans.tune.searches import BEST, arm_of, searches, tune_params
 
 # -- convert ---------------------------------------------------------------------------------------
 
@@ -184,7 +186,8 @@ def finetune_params(name, recipe, dataset):
         fold="",
         seed=0,
         base_seed=CONFIG.seed,
-        compute=CONFIG.compute,
+        # Of no use to fine-tuning, so it reruns none.
+        compute=CONFIG.compute.model_copy(update={"resume_elsewhere": False}),
     )
     return shared.model_dump(mode="json")
 
@@ -197,6 +200,47 @@ def finetune_encoder(wildcards):
 
 def finetune_code(wildcards):
     return code_digest("scripts.finetune", protocols=PLAN.protocols(wildcards.encoder))
+
+
+# -- tune ------------------------------------------------------------------------------------------
+
+SEARCHES = list(searches(PLAN))
+TUNED = {(one.encoder, one.recipe, one.dataset, one.fold) for one in SEARCHES}
+TUNE_COST = TuneResources(COST)
+# On a cluster the rule only waits; here its trials are its own processes.
+TUNE_THREADS = 1
+if CONFIG.tune is not None and TUNE_COST.site is None:
+    TUNE_THREADS = CONFIG.tune.parallel * CONFIG.compute.threads
+
+
+def tuned_targets(wildcards):
+    """The results of all searches."""
+    if CONFIG.tune is None:
+        raise WorkflowError(
+            "the config has no `tune`: say there what is to be searched, see docs/tune.md"
+        )
+    return [f"{W}/tune/{one.key}/{BEST}" for one in SEARCHES]
+
+
+def tune_settings(wildcards):
+    shared = tune_params(PLAN, wildcards.encoder, wildcards.recipe, wildcards.dataset)
+    return settings(shared.model_copy(update={"fold": wildcards.fold}))
+
+
+def tune_code(wildcards):
+    encoder = PLAN.encoders[wildcards.encoder]
+    return code_digest(
+        "scripts.tune",
+        methods=[encoder.method],
+        protocols=[arm_of(PLAN, wildcards.encoder).protocol],
+    )
+
+
+def tune_weights(wildcards):
+    """Weights from outside, where the encoder starts from them."""
+    if PLAN.encoders[wildcards.encoder].settings.source != "weights":
+        return []
+    return [PATHS.encoder(f"{wildcards.encoder}/{wildcards.recipe}/all/all/all", "encoder.json")]
 
 
 # -- aggregate -------------------------------------------------------------------------------------

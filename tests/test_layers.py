@@ -40,6 +40,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "cost",
         "forecast",
         "commands",
+        "tune.cost",
         "tune.searches",
         "tune.space",
         "tune.status",

@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 
 from fewscans.batches import epoch_batches
 from fewscans.checkpoint import lease
+from fewscans.cluster import deadline
 from fewscans.config.stages import TuneParams
 from fewscans.contracts import write_table
 from fewscans.digest import code_digest
@@ -45,7 +46,9 @@ DEAD_AFTER_S = 120.0
 
 def identity(params: TuneParams, data: Data) -> str:
     """Digest of all that the trials follow from, their number apart: more of them go on from those there are."""
-    kept = params.model_dump(mode="json", exclude={"trials", "dataset", "recipe_name"})
+    left_out: Any = {"trials": True, "dataset": True, "recipe_name": True}
+    left_out["compute"] = {"resume_elsewhere"}
+    kept = params.model_dump(mode="json", exclude=left_out)
     labelled = data.labelled
     return digest(
         {
@@ -94,6 +97,8 @@ def search(
         The space is too large, or no trial succeeds.
     KeyboardInterrupt
         Asked to stop (Ctrl-C, SIGTERM); the trials are cancelled, and the same command goes on from there.
+    ToBeContinuedError
+        The time of the job that leads is over; the trials go on meanwhile.
     """
     check(params, data)
     mark = identity(params, data)
@@ -137,7 +142,7 @@ class Leader:
     ) -> None:
         self.study, self.params, self.folder = study, params, folder
         self.launcher, self.command = launcher, command
-        self.failed = 0
+        self.life = deadline.Watch(deadline.here())
 
     def lead(self, asked: threading.Event) -> None:
         """Propose, run, tell, until all trials are told."""
@@ -184,6 +189,9 @@ class Leader:
                     self._start(number, left[number])
             if asked.wait(self.launcher.poll_s):
                 raise KeyboardInterrupt
+            if self.life.should_stop():
+                # The trials go on; the next start finds them.
+                self.life.stop(f"{len(left)} trials are under way", moved=True)
 
     def _is_done(self, number: int, folder: Path) -> bool:
         if (folder / RESULT).is_file():

@@ -64,6 +64,25 @@ def most_steps(params: TuneParams, epoch_steps: Any) -> int:
     return steps
 
 
+def middle(params: TuneParams, *, longest: bool = False) -> dict[str, Any]:
+    """Values in the middle of the space; with `longest` those of its longest trial."""
+    made: dict[str, Any] = {}
+    for name, span, owner in spans(params):
+        key = name.partition(".")[2]
+        if span.choices is not None:
+            numbers = [v for v in span.choices if isinstance(v, int | float)]
+            ends = numbers if len(numbers) == len(span.choices) else []
+            made[name] = span.choices[len(span.choices) // 2]
+        else:
+            ends = [span.low or 0.0, span.high or 0.0]
+            made[name] = (ends[0] * ends[1]) ** 0.5 if span.log else sum(ends) / 2
+        if longest and ends and key in ("epochs", "steps", "batch_size"):
+            made[name] = min(ends) if key == "batch_size" else max(ends)
+        if span.choices is None and is_whole(owner, name):
+            made[name] = round(made[name])
+    return made
+
+
 def _values(span: Span) -> list[float]:
     if span.choices is not None:
         return [float(value) for value in span.choices]

@@ -234,8 +234,9 @@ def setup_lines(site: Site, extra: str) -> list[str]:
 
 def leave_job() -> None:
     """Forget that this process is a job itself: what it submits must not take over its size."""
+    kept = ("SLURM_CONF", "SLURM_JOB_ID")  # the latter says when this job ends; jobs get their own
     for name in list(os.environ):
-        if name.startswith(("SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_")) and name != "SLURM_CONF":
+        if name.startswith(("SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_")) and name not in kept:
             del os.environ[name]
 
 

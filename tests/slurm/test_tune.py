@@ -20,9 +20,9 @@ from tests.slurm.processes import wait_until
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS = {
     "encoder": "simclr", "recipe": {"size": 16}, "recipe_name": "small", "dataset": "tiny",
-    "fold": "0", "trials": 3, "parallel": 2, "max_steps": 5000, "compute": {"device": "cpu"},
+    "fold": "0", "trials": 2, "parallel": 2, "max_steps": 5000, "compute": {"device": "cpu"},
     "settings": {
-        "method": "simclr", "backbone": "test_resnet", "epochs": 150, "batch_size": 8,
+        "method": "simclr", "backbone": "test_resnet", "epochs": 100, "batch_size": 8,
         "checkpoint_minutes": 0.005,
     },
     "arm": {"encoder": {"lr": {"low": 1e-4, "high": 1e-1, "log": True}}},
@@ -148,6 +148,5 @@ def test_killed_leader_finds_its_jobs_again(cluster, data, undisturbed, tmp_path
     again = place.start()
     said = again.communicate(timeout=240)[1]
     assert again.returncode == 0, said
-    assert "is job" in said  # the last round's; those of the first were found
-    assert not any(f"trial {n} is job" in said for n in before)
+    assert "is job" not in said  # none was submitted a second time
     pd.testing.assert_frame_equal(place.trials(), undisturbed.trials())
