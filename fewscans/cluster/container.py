@@ -28,7 +28,7 @@ def binds(argv: Sequence[str]) -> list[str]:
     `results`. What does not exist yet is bound by the nearest folder above it that does.
     """
     directory = Path((_values(argv, "--directory", "-d") or ["."])[-1]).resolve()
-    config = _config(argv, directory)
+    config = config_of(argv, directory)
     wanted = [ROOT, directory]
     data_root = directory / str(config.get("data_root") or ".")
     wanted += [data_root, directory / str(config.get("work", "work"))]
@@ -45,7 +45,7 @@ def binds(argv: Sequence[str]) -> list[str]:
     return _outermost(_existing(path) for path in wanted)
 
 
-def _config(argv: Sequence[str], directory: Path) -> dict[str, Any]:
+def config_of(argv: Sequence[str], directory: Path) -> dict[str, Any]:
     """The config as far as it can be read; its mistakes are for the workflow to name."""
     files = [Path(name) for name in _values(argv, "--configfile", "--configfiles")]
     if not files:
