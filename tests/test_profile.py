@@ -300,11 +300,35 @@ def test_the_wrapper_stands_first_once(tmp_path, monkeypatch):
     (tmp_path / "partitions.yaml").write_text(SITE)
     for name in (profile.PYTHON, profile.GPU_REQUEST):
         monkeypatch.setenv(name, "")
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    (tmp_path / "usr").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path}/usr")
     for _ in range(2):
         profile.prepare(SLURM)
-    assert os.environ["PATH"] == f"{SLURM}/bin:/usr/bin:/bin"
+    assert os.environ["PATH"] == f"{SLURM}/bin:{tmp_path}/usr"
     assert os.access(SLURM / "bin/sbatch", os.X_OK)
+    # where there are accounts, questions about them are asked through a wrapper too
+    (tmp_path / "usr/sacct").write_text("#!/bin/sh\n")
+    (tmp_path / "usr/sacct").chmod(0o755)
+    for _ in range(2):
+        profile.prepare(SLURM)
+    assert os.environ["PATH"] == f"{SLURM}/bin:{SLURM}/bin/accounting:{tmp_path}/usr"
+
+
+def test_a_cancelled_job_is_told_as_snakemake_knows_it(tmp_path):
+    real = tmp_path / "sacct"
+    real.write_text(
+        "#!/bin/sh\nprintf '1|RUNNING\\n2|CANCELLED by 1000\\n3|COMPLETED\\n'\necho no >&2\nexit 3\n"
+    )
+    real.chmod(0o755)
+    folder = SLURM / "bin/accounting"
+    env = {"PATH": f"{folder}:{folder}:{tmp_path}:/usr/bin:/bin"}
+    status = ["sacct", "-X", "--parsable2", "--format=JobIdRaw,State", "--name", "x"]
+    done = subprocess.run(status, env=env, capture_output=True, text=True, check=False)
+    assert done.stdout == "1|RUNNING\n2|CANCELLED\n3|COMPLETED\n"
+    assert (done.returncode, done.stderr) == (3, "no\n")
+    other = subprocess.run(["sacct", "-X"], env=env, capture_output=True, text=True, check=False)
+    assert "2|CANCELLED by 1000\n" in other.stdout
+    assert other.returncode == 3
 
 
 # -- modules ---------------------------------------------------------------------------------------

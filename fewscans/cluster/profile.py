@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,11 @@ def prepare(folder: str | os.PathLike[str], *, container: bool = False) -> dict[
     site = Site() if path is None else read_site(path)
     if path is not None:
         os.environ[VARIABLE] = str(path)
-    wrapper = str(folder.parent / "slurm" / "bin")
-    others = [part for part in os.environ.get("PATH", "").split(os.pathsep) if part != wrapper]
-    os.environ["PATH"] = os.pathsep.join([wrapper, *others])
+    wrappers = [str(folder.parent / "slurm" / part) for part in ("bin", "bin/accounting")]
+    others = [part for part in os.environ.get("PATH", "").split(os.pathsep) if part not in wrappers]
+    if shutil.which("sacct", path=os.pathsep.join(others)) is None:  # its absence says something
+        wrappers.pop()
+    os.environ["PATH"] = os.pathsep.join([*wrappers, *others])
     os.environ[PYTHON] = sys.executable
     os.environ[GPU_REQUEST] = site.gpu_request
     made = settings(site)
