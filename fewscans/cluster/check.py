@@ -94,7 +94,8 @@ def check_profile(settings: Mapping[str, Any], site: Site, problems: Problems) -
     if status == "sacct" and known and not facts.accounting:
         problems.add(
             "slurm-status-command",
-            "sacct, but this cluster keeps no accounts: the end of a job would never be noticed. Take squeue.",
+            "sacct, but this cluster keeps no accounts: the end of a job would never be noticed. Take squeue "
+            "(fewscans cluster-setup writes it down).",
         )
     if status == "squeue" and known and facts.min_job_age_s < needed:
         hint = (
