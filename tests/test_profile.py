@@ -74,6 +74,9 @@ def test_packing():
     made = profile.settings(site("pack: 8\n"))
     assert made["groups"] == {"finetune": "finetune"}
     assert made["group-components"] == {"finetune": 8}
+    # One after the other by a resource of their own: a limit of `gpu` would refuse jobs of two.
+    assert made["set-resources"]["finetune"]["series"] == 1
+    assert (made["resources"], made["set-resource-scopes"]) == ({"series": 1}, {"series": "local"})
     assert "groups" not in profile.settings(site())
 
 

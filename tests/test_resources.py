@@ -137,6 +137,17 @@ def test_packed_jobs_agree_in_text():
     assert packed.of("finetune")[text](wildcards()) == packed.of("finetune")[text](other)
 
 
+def test_a_pack_stays_below_the_limit_and_asks_for_no_spare_time_twice():
+    alone, packed = resources_of(SITE), resources_of({**SITE, "pack": 8})
+    one, member = asked(alone, "finetune")[0], asked(packed, "finetune")[0]
+    assert one <= 8 * member <= 60
+    assert member < one
+    history = long(packed, 36000.0)
+    key, amount = packed.model.mark("finetune", "simclr", "px48", "p")
+    history.add(key, Measured(36000.0, 1.0, amount))
+    assert 8 * asked(resources_of({**SITE, "pack": 8}, history), "finetune")[0] <= 60
+
+
 # -- retries ---------------------------------------------------------------------------------------
 
 

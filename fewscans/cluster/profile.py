@@ -24,6 +24,8 @@ PYTHON = "FEWSCANS_PYTHON"
 GPU_REQUEST = "FEWSCANS_GPU_REQUEST"
 # Jobs in the queue at once, where the cluster allows as many.
 JOBS = 200
+# Jobs that have it run one after the other within a group.
+SERIES = "series"
 # Seconds before the first look at new jobs. Later looks lie further apart, up to LONGEST_LOOK_S.
 FIRST_LOOK_S = 40
 LONGEST_LOOK_S = 180
@@ -103,9 +105,11 @@ def settings(site: Site) -> dict[str, Any]:
     if site.pack > 1:
         made["groups"] = {"finetune": "finetune"}
         made["group-components"] = {"finetune": site.pack}
-        # Members of a group share one GPU, one after the other.
-        made["resources"] = {"gpu": 1}
-        made["set-resource-scopes"] = {"gpu": "local"}
+        # Members go one after the other and share one GPU, by a resource of their own of which a job has one. Without
+        # it Snakemake asks for the GPUs of all and the time of one; a limit of `gpu` itself would starve jobs of several.
+        made.setdefault("set-resources", {}).setdefault("finetune", {})[SERIES] = 1
+        made["resources"] = {SERIES: 1}
+        made["set-resource-scopes"] = {SERIES: "local"}
     return made
 
 

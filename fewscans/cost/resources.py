@@ -100,7 +100,7 @@ class RuleResources:
         Members of a group must agree in every resource that is text (Snakemake): where jobs are packed, fine-tuning
         jobs all say the weakest source among them.
         """
-        if rule == "finetune" and self.site is not None and self.site.pack > 1:
+        if self._pack(rule) > 1:
             return self._weakest
         return self.estimate(rule, wildcards).source
 
@@ -116,12 +116,17 @@ class RuleResources:
 
     # -- asked for -----------------------------------------------------------------------------------------------------
     def runtime(self, rule: str, wildcards: Any, attempt: int = 1) -> int:
-        """Minutes; at most the partition's limit, since a job above it waits for ever."""
-        kind = RULES[rule]
+        """Minutes; at most the partition's limit, since a job above it waits for ever.
+
+        Members of a pack ask for their share of it: Snakemake adds their times up, so that none needs spare time of
+        its own, and a job of many does not wait for a long gap in the queue.
+        """
+        kind, pack = RULES[rule], self._pack(rule)
         of = self.estimate(rule, wildcards)
-        wanted = UNKNOWN_MIN[kind] if not of.known else START_MIN + FACTOR * of.p95 / 60
-        wanted = max(wanted, LEAST_MIN[kind], self._wish(kind, "min_runtime"))
-        return self._capped(kind, "max_runtime", wanted * self._growth(rule, wildcards, attempt)[0])
+        wanted = UNKNOWN_MIN[kind] if not of.known else START_MIN / pack + FACTOR * of.p95 / 60
+        wanted = max(wanted, LEAST_MIN[kind] / pack, self._wish(kind, "min_runtime") / pack)
+        wanted *= self._growth(rule, wildcards, attempt)[0]
+        return self._capped(kind, "max_runtime", wanted, pack)
 
     def mem_mb(self, rule: str, wildcards: Any, attempt: int = 1) -> int:
         """MB; at most what a node of the partition has."""
@@ -162,10 +167,14 @@ class RuleResources:
     def _wish(self, kind: Kind, name: str) -> int:
         return 0 if self.site is None else getattr(self.site.job_class(kind), name) or 0
 
-    def _capped(self, kind: Kind, name: str, wanted: float) -> int:
+    def _pack(self, rule: str) -> int:
+        """Jobs of this rule that share a submission."""
+        return self.site.pack if rule == "finetune" and self.site is not None else 1
+
+    def _capped(self, kind: Kind, name: str, wanted: float, pack: int = 1) -> int:
         partition: Partition | None = self.site.partition(kind) if self.site is not None else None
         limit = getattr(partition, name, None)
-        return math.ceil(wanted if limit is None else min(wanted, limit))
+        return max(1, min(math.ceil(wanted), limit // pack) if limit else math.ceil(wanted))
 
     # -- all jobs of a rule --------------------------------------------------------------------------------------------
     def _all(self, rule: str) -> Iterator[Estimate]:
