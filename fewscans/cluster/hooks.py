@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import shlex
 import signal
 import sys
 import time
@@ -14,13 +15,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fewscans.cluster import orphans, rundigests, slurm, watchdog
+from fewscans.cluster import filesystems, orphans, rundigests, slurm, watchdog
 from fewscans.cluster.site import current_site
 from fewscans.runrecord import RunRecord, earlier_runs
 
 # Counts how often this process started itself anew, so that it never does so for ever.
 AGAIN = "FEWSCANS_STARTED_AGAIN"
 MOST_STARTS = 3
+# Failed jobs that are named at the end.
+SHOWN = 20
 
 
 class Run:
@@ -52,6 +55,9 @@ class Run:
         if self.run_id is not None or (self.record.read() or {}).get("earlier"):
             self._settle()
         if self.run_id is not None:
+            warning = filesystems.warning(self.work)
+            if warning:
+                say(f"{warning}. Ask the nodes: fewscans doctor --probe")
             self._mark = orphans.mark(self.folder, self.run_id, self.record.path)
             try:
                 watchdog.start(self.workflow, command_line(), say)
@@ -64,6 +70,24 @@ class Run:
         if self._mark is not None:
             self._mark.unlink(missing_ok=True)
         self.record.release()
+
+    def what_failed(self) -> str:
+        """The jobs that failed for good, by rule and log, and what to do; the last words of a run that failed."""
+        failed = getattr(getattr(self.workflow, "scheduler", None), "failed", ())
+        # Several jobs may have been packed into one.
+        jobs = [job for one in failed for job in getattr(one, "jobs", [one])]
+        shown = sorted(_failure(job) for job in jobs)
+        more = [f"  ... and {len(shown) - SHOWN} more"] if len(shown) > SHOWN else []
+        head = (
+            [f"{len(shown)} job(s) failed at each attempt:", *shown[:SHOWN], *more] if shown else []
+        )
+        return "\n".join(
+            [
+                *head,
+                "What is finished stays. Read the end of the log, mend the cause, then repeat the command:",
+                f"  {shlex.join(command_line())}",
+            ]
+        )
 
     def _settle(self) -> None:
         """Nothing may be submitted while jobs of a dead run still work on the same files."""
@@ -117,9 +141,11 @@ def begin(workflow: Any, work: str | os.PathLike[str]) -> None:
     _RUN.begin()
 
 
-def end() -> None:
+def end(failed: bool = False) -> None:
     """For `onsuccess` and `onerror`."""
     if _RUN is not None:
+        if failed:
+            say(_RUN.what_failed())
         _RUN.end()
 
 
@@ -160,6 +186,13 @@ def say(line: str) -> None:
         logger.warning(line)
     except ImportError:
         print(line, file=sys.stderr, flush=True)
+
+
+def _failure(job: Any) -> str:
+    values = getattr(job, "wildcards_dict", None) or {}
+    named = ", ".join(f"{name}={value}" for name, value in values.items())
+    logs = ", ".join(map(str, getattr(job, "log", None) or []))
+    return f"  rule {getattr(job, 'name', job)}{f' ({named})' if named else ''}{f', log {logs}' if logs else ''}"
 
 
 def _own_flags() -> list[str]:

@@ -10,4 +10,5 @@ COMMANDS: dict[str, str] = {
     "calibrate": "calibrate",
     "tune-status": "tune_status",
     "fetch": "fetch",
+    "doctor": "doctor",
 }
