@@ -331,7 +331,8 @@ def as_json(plan: Plan, paths: Paths, digests: Mapping[str, str]) -> dict[str, A
     places = {name: {"root", "table", "npz"} for name in config.datasets}
     return {
         "config": config.model_dump(
-            mode="json", exclude={"report": True, "data_root": True, "datasets": places}
+            mode="json",
+            exclude={"report": True, "data_root": True, "datasets": places, "tune": True},
         ),
         "datasets": {name: _dataset_json(plan, paths, name) for name in plan.evaluated},
         "encoders": {

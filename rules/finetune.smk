@@ -9,6 +9,7 @@ rule finetune:
         folds=f"{W}/{{dataset}}/folds.parquet",
         budgets=f"{W}/{{dataset}}/budgets.parquet",
         encoder=finetune_encoder,
+        tuned=tuned_values,
     output:
         predictions=f"{W}/predictions/{{encoder}}/{{recipe}}/{{dataset}}/{{fold}}/{{seed}}/predictions.parquet",
         embeddings=f"{W}/embeddings/{{encoder}}/{{recipe}}/{{dataset}}/{{fold}}/{{seed}}/embeddings.npy",
@@ -30,9 +31,10 @@ rule finetune:
         encoder=lambda w, input: (
             ["--encoder", str(Path(input.encoder[0]).parent)] if input.get("encoder") else []
         ),
+        tuned=lambda w, input: ["--tuned", *input.tuned] if input.get("tuned") else [],
         embeddings=lambda w, output: str(Path(output.rows).parent),
     shell:
         'python "$SCRIPTS/finetune.py" --params {params.cfg:q} --store {params.store:q} --labels {input.labels:q}'
-        " --folds {input.folds:q} --budgets {input.budgets:q} {params.encoder:q}"
+        " --folds {input.folds:q} --budgets {input.budgets:q} {params.encoder:q} {params.tuned:q}"
         " --predictions {output.predictions:q} --embeddings {params.embeddings:q}"
         f" --cache {shlex.quote(W)}/cache &> {{log:q}}"

@@ -222,6 +222,14 @@ def tuned_targets(wildcards):
     return [f"{W}/tune/{one.key}/{BEST}" for one in SEARCHES]
 
 
+def tuned_values(wildcards):
+    """What the search of this encoder and fold has found, where the config uses it."""
+    if CONFIG.tune is None or not CONFIG.tune.use:
+        return []
+    key = (wildcards.encoder, wildcards.recipe, wildcards.dataset, wildcards.fold)
+    return [f"{W}/tune/{'/'.join(key)}/{BEST}"] if key in TUNED else []
+
+
 def tune_settings(wildcards):
     shared = tune_params(PLAN, wildcards.encoder, wildcards.recipe, wildcards.dataset)
     return settings(shared.model_copy(update={"fold": wildcards.fold}))

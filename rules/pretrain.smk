@@ -7,6 +7,7 @@ rule pretrain:
         store=lambda w: store(w.dataset, w.recipe),
         folds=f"{W}/{{dataset}}/folds.parquet",
         pools=lambda w: [store(pool, w.recipe) for pool in dataset_settings(w.dataset).pools],
+        tuned=tuned_values,
     output:
         weights=f"{W}/encoders/{{encoder}}/{{recipe}}/{{dataset}}/{{fold}}/{{seed}}/encoder.safetensors",
         meta=f"{W}/encoders/{{encoder}}/{{recipe}}/{{dataset}}/{{fold}}/{{seed}}/encoder.json",
@@ -34,10 +35,11 @@ rule pretrain:
             dataset_settings(w.dataset).pools,
             [Path(store(pool, w.recipe)).parent for pool in dataset_settings(w.dataset).pools],
         ),
+        tuned=lambda w, input: ["--tuned", *input.tuned] if input.get("tuned") else [],
         out=lambda w, output: str(Path(output.meta).parent),
     shell:
         'python "$SCRIPTS/pretrain.py" --params {params.cfg:q} --store {params.store:q} --folds {input.folds:q}'
-        " {params.pools:q} --out {params.out:q}"
+        " {params.pools:q} {params.tuned:q} --out {params.out:q}"
         f" --cache {shlex.quote(W)}/cache --checkpoints {shlex.quote(W)}/checkpoints &> {{log:q}}"
 
 

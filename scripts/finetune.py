@@ -16,6 +16,7 @@ from typing import Any
 from fewscans import cli, slots
 from fewscans.config.stages import FinetuneParams
 from fewscans.finetune import Files, finetune
+from fewscans.tune.space import use_in_finetune
 
 
 def work(arguments: argparse.Namespace, params: FinetuneParams) -> dict[str, Any]:
@@ -33,6 +34,8 @@ def work(arguments: argparse.Namespace, params: FinetuneParams) -> dict[str, Any
             "embeddings",
         )
     }
+    if arguments.tuned:
+        params = use_in_finetune(params, Path(arguments.tuned))
     with slots.take(1, params.compute.device):
         return finetune(params, Files(**paths))  # type: ignore[arg-type]  # argparse has made the required ones sure
 
@@ -45,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("--folds", required=True, help="folds.parquet of the data set")
     made.add_argument("--budgets", required=True, help="budgets.parquet of the data set")
     made.add_argument("--encoder", help="folder of the weights, where the encoder has any")
+    made.add_argument("--tuned", help="best.json of a search: its values replace those")
     made.add_argument("--predictions", required=True, help="Parquet file to write")
     made.add_argument(
         "--embeddings", help="folder to write embeddings.npy and embeddings.parquet to"

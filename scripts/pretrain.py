@@ -14,6 +14,7 @@ from typing import Any
 from fewscans import cli, ranks, slots
 from fewscans.config.stages import PretrainParams
 from fewscans.errors import Problems
+from fewscans.tune.space import use_in_pretrain
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="NAME=STORE",
         help="stores whose scans join (role pool)",
     )
+    made.add_argument("--tuned", type=Path, help="best.json of a search: its values replace those")
     made.add_argument("--out", type=Path, required=True, help="folder of the encoder")
     made.add_argument("--cache", type=Path, required=True, help="finished work by digest")
     made.add_argument(
@@ -42,6 +44,8 @@ def work(
     arguments: argparse.Namespace, params: PretrainParams, command: list[str]
 ) -> dict[str, Any]:
     """Become as many processes as share this training, or pretrain as one of them."""
+    if arguments.tuned is not None:
+        params = use_in_pretrain(params, arguments.tuned)
     take = partial(slots.take, device=params.compute.device)
     n = getattr(params.settings, "ranks", 1)
     if n == 1:

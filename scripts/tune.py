@@ -58,10 +58,13 @@ def work(arguments: argparse.Namespace, params: TuneParams, given: list[str]) ->
 
 def read(arguments: argparse.Namespace, params: TuneParams) -> Any:
     """Stores and labels; test scans are left where they are."""
+    from fewscans.cluster.scratch import near
     from fewscans.store import Store
     from fewscans.tune.labels import read_labelled
     from fewscans.tune.trial import Data
 
+    # Trials read pixels again and again; who leads them hardly looks.
+    place = near if arguments.trial is not None else Path
     problems = Problems("--pool")
     pools: dict[str, Store] = {}
     for pair in arguments.pool:
@@ -69,11 +72,11 @@ def read(arguments: argparse.Namespace, params: TuneParams) -> Any:
         if not (name and equals and folder):
             problems.add(pair, "write NAME=STORE")
         else:
-            pools[name] = Store.open(folder)
+            pools[name] = Store.open(place(folder))
     problems.raise_if_any()
     if params.settings.source == "weights" and arguments.encoder is None:
         raise UserError(f"--encoder is missing: {params.settings.method} starts from weights.")
-    store = Store.open(arguments.store)
+    store = Store.open(place(arguments.store))
     labelled = read_labelled(
         params, arguments.labels, arguments.folds, arguments.budgets, set(store.scans)
     )

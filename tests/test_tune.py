@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from labelled_factory import make_tiny
+from workflows import make_clone
 
 from fewscans.config import load
 from fewscans.config.stages import FinetuneParams, PretrainParams, TuneParams
@@ -520,3 +522,49 @@ def test_what_was_found_is_used_where_it_was_searched_for_alone(tmp_path):
     assert used.protocol_settings.finetune.lr == 0.25
     with pytest.raises(UserError, match="searched for fold '0', not '1'"):
         space.use_in_pretrain(PretrainParams.model_validate({**shared, "fold": "1"}), path)
+
+
+# -- as a user types it ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    return make_clone(tmp_path_factory.mktemp("tuned") / "clone")
+
+
+def tune_section(**more) -> dict:
+    """A search of every arm of `workflows.CONFIG`, of seconds."""
+    arms = {"simclr": {"encoder": {"lr": LR}}, "scratch": FINETUNE}
+    return {"trials": 2, "parallel": 2, "max_steps": 500, "budget": "all", "arms": arms, **more}
+
+
+def test_searches_are_planned_with_what_they_cost(clone):
+    clone.config(tune=tune_section(folds=["1"]))
+    assert clone.to_run("tuned")["tune"] == 2
+    said = clone.run("-n", "tuned").stdout
+    assert said.count("trials=2, trial_s=") == 2
+    assert "tune" not in clone.to_run()  # found values are not used without being asked for
+    clone.config()
+    done = clone.run("-n", "tuned", check=False)
+    assert done.returncode != 0
+    assert "the config has no `tune`" in done.stdout
+
+
+def test_values_in_use_are_searched_for_first_each_fold_its_own(clone):
+    clone.config(tune=tune_section(use=True))
+    jobs = clone.to_run()
+    assert jobs["tune"] == 4
+    said = clone.run("-n", "-p").stdout
+    used = re.findall(r"--tuned work/tune/(\S+)/best.json.*--out work/encoders/(\S+)/0 ", said)
+    assert sorted(used) == [(f"simclr/px32/tiny/{f}", f"simclr/px32/tiny/{f}") for f in "01"]
+
+
+@pytest.mark.slow
+def test_an_arm_is_trained_with_what_its_search_found(clone):
+    clone.config(tune=tune_section(use=True))
+    wanted = "work/predictions/simclr/px32/tiny/0/0/predictions.parquet"
+    clone.run("--cores", "2", wanted)
+    best = json.loads((clone.folder / "work/tune/simclr/px32/tiny/0/best.json").read_text())
+    made = clone.folder / "work/encoders/simclr/px32/tiny/0/0/encoder.json"
+    assert json.loads(made.read_text())["settings"]["lr"] == best["values"]["encoder.lr"]
+    assert clone.to_run(wanted) == {}
