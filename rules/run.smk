@@ -81,5 +81,5 @@ onsuccess:
 
 
 onerror:
-    hooks.end()
+    hooks.end(failed=True)
     keep_measures()

@@ -45,7 +45,7 @@ def troubled(cluster, tmp_path_factory):
 
 def test_the_run_ends_by_itself_with_the_same_bytes(troubled):
     toy, _ = troubled
-    toy.ends_well()
+    toy.ends_well(died_writing=1)
 
 
 @pytest.mark.parametrize("name", [KILLED, HUNGRY, CANCELLED, HALF, TORN, FAILING, LATE])

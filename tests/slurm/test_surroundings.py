@@ -106,6 +106,9 @@ def test_an_error_that_stays(cluster, tmp_path):
     assert "logs/part/p0.log" in said
     assert f"external_jobid: {job}" in said
     assert "as it was asked to" in said  # what the script said
+    last = said[said.index("1 job(s) failed at each attempt:") :]
+    assert "rule part (name=p0), log logs/part/p0.log" in last
+    assert "repeat the command" in last
     assert (toy.folder / "work/parts/p1.txt").exists()
     toy.nothing_queued()
     toy.start("--retries", "0").succeeds()
