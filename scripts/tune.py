@@ -49,7 +49,12 @@ def work(arguments: argparse.Namespace, params: TuneParams, given: list[str]) ->
     data = read(arguments, params)
     if arguments.trial is not None:
         return trial(arguments, params, data)
-    from fewscans.tune.search import search
+    try:
+        from fewscans.tune.search import search
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{error.name} is not installed: pip install 'fewscans[slurm,tune]'"
+        ) from None
 
     command = [sys.executable, str(Path(__file__).resolve()), *given]
     launcher = make_launcher(arguments, params)
@@ -85,6 +90,7 @@ def read(arguments: argparse.Namespace, params: TuneParams) -> Any:
 
 def make_launcher(arguments: argparse.Namespace, params: TuneParams) -> Any:
     """Jobs of the cluster where the run has a site, else processes here: as many as cores allow."""
+    from fewscans.cluster import slurm
     from fewscans.cluster.site import current_site
     from fewscans.tune.submit import Jobs, Processes, leave_job
 
@@ -92,6 +98,11 @@ def make_launcher(arguments: argparse.Namespace, params: TuneParams) -> Any:
     if site is None:
         made: Any = Processes(
             max(1, min(params.parallel, arguments.cores // params.compute.threads))
+        )
+    elif not slurm.available():
+        raise UserError(
+            "trials are jobs of the cluster, and there is no sbatch here (an image has none). Lead searches outside of "
+            "it: snakemake tuned --executor local, see docs/tune.md."
         )
     else:
         leave_job()

@@ -293,6 +293,46 @@ def test_trials_that_all_fail_end_the_search(place, capsys):
     assert broken.started.count(0) == 3
 
 
+def test_without_sbatch_the_way_out_is_said(place, tmp_path, monkeypatch, capsys):
+    from fewscans.cluster.site import current_site
+
+    site = tmp_path / "partitions.yaml"
+    site.write_text("partitions: {gpu: {max_gpu: 1, default: true}}")
+    monkeypatch.setenv("FEWSCANS_SITE", str(site))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    current_site.cache_clear()
+    try:
+        assert place.script("tune").main(place.arguments(make_params())) == 2
+    finally:
+        current_site.cache_clear()
+    assert "there is no sbatch here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("request_by", ["gpus", "gres"])
+def test_a_trial_s_job_asks_for_what_the_site_wants(tmp_path, request_by):
+    from fewscans.cluster.site import Site
+
+    site = Site.model_validate({
+        "account": "proj", "gpu_request": request_by, "modules": ["cuda"], "reservation": "mine",
+        "classes": {"gpu": {"partition": "big", "gpu_model": "a100", "qos": "high", "extra": "-w n2"}},
+        "partitions": {"big": {"max_runtime": 30, "max_gpu": 4}},
+    })  # fmt: skip
+    jobs = submit.Jobs(site, tmp_path, 2, minutes=600, mem_mb=900, threads=3, gpu=True)
+    asked = jobs.parameters(7)
+    more = asked.pop("slurm_additional_parameters")
+    assert (asked["timeout_min"], asked["cpus_per_task"], asked["slurm_mem"]) == (30, 3, "900MB")
+    named = [asked[f"slurm_{name}"] for name in ("partition", "account", "qos")]
+    assert named == ["big", "proj", "high"]
+    assert asked["slurm_comment"] == f"tune_{jobs.mark}_7"
+    assert asked["slurm_setup"] == ["#SBATCH -w n2", "module load cuda"]
+    assert more["reservation"] == "mine"
+    assert ("gpus" in more, "slurm_gres" in asked) == (request_by == "gpus", request_by == "gres")
+    assert "a100:1" in (more.get("gpus") or asked["slurm_gres"])
+    text = jobs._executor(tmp_path, 7)._executor._make_submission_file_text("run", "uid")
+    assert "#SBATCH --requeue" in text
+    assert text.index("#SBATCH -w n2") < text.index("module load cuda") < text.index("srun")
+
+
 # -- kills -----------------------------------------------------------------------------------------
 
 
