@@ -163,12 +163,21 @@ def test_a_folder_without_a_table_is_not_walked_through(tmp_path):
 def test_a_measurement_goes_before_every_rate():
     plain = model_of()
     history = History()
-    for seconds in (100.0, 110.0, 130.0):
+    for seconds in (110.0, 120.0, 130.0):
         history.add(plain.mark(*PRETRAIN)[0], Measured(seconds, 900.0, plain.mark(*PRETRAIN)[1]))
     found = model_of(history).of(*PRETRAIN)
-    assert (found.seconds, found.source) == (110.0, "measured:3")
+    assert (found.seconds, found.source) == (120.0, "measured:3")
     assert found.p95 >= 130
     assert found.mem_mb == 1200  # 900 MB and a margin, in hundreds
+
+
+def test_memory_of_a_short_job_is_not_trusted_below_the_formula():
+    plain = model_of()
+    key, amount = plain.mark(*PRETRAIN)
+    short = History({key: [Measured(20.0, 300.0, amount)]})
+    assert model_of(short).of(*PRETRAIN).mem_mb == plain.of(*PRETRAIN).mem_mb
+    long = History({key: [Measured(500.0, 600.0, amount)]})
+    assert model_of(long).of(*PRETRAIN).mem_mb == 800
 
 
 def test_a_measurement_of_fewer_epochs_is_scaled_and_not_taken_for_its_like():

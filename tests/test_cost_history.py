@@ -61,7 +61,7 @@ def test_a_broken_benchmark_costs_nothing(tmp_path, text):
 def test_memory_that_was_not_measured_is_none(tmp_path):
     # Snakemake writes a dash for jobs that are over before it looks.
     collect(tmp_path, iter([job(write_benchmark(tmp_path / "a.tsv", 0.3, rss="-"))]), 0.0)
-    assert History.read(tmp_path).rss_mb("k") is None
+    assert History.read(tmp_path).rss_mb("k") == (0.0, False)
 
 
 def test_the_newest_are_kept(tmp_path):

@@ -106,7 +106,7 @@ def settings(site: Site) -> dict[str, Any]:
         made["groups"] = {"finetune": "finetune"}
         made["group-components"] = {"finetune": site.pack}
         # Members go one after the other and share one GPU, by a resource of their own of which a job has one. Without
-        # it Snakemake asks for the GPUs of all and the time of one; a limit of `gpu` itself would starve jobs of several.
+        # it Snakemake asks for the GPUs of all and the time of one; a limit of `gpu` would starve jobs of several.
         made.setdefault("set-resources", {}).setdefault("finetune", {})[SERIES] = 1
         made["resources"] = {SERIES: 1}
         made["set-resource-scopes"] = {SERIES: "local"}

@@ -28,6 +28,7 @@ KEPT = 20
 # Of the same amount: as good as the same settings.
 SAME = 0.05
 FILE = "history.json"
+LOOKED_AT_S = 120.0
 # Clocks of file systems and of this machine may differ a little.
 CLOCK_S = 2.0
 
@@ -83,9 +84,14 @@ class History:
             return same, True
         return [one.seconds * amount / one.amount for one in found if one.amount > 0], False
 
-    def rss_mb(self, key: str) -> float | None:
-        """Most memory that a job of this key was seen with."""
-        return max((one.rss_mb for one in self.measured.get(key, [])), default=0.0) or None
+    def rss_mb(self, key: str) -> tuple[float, bool]:
+        """(most memory that a job of this key was seen with, 0 where none was; whether it was looked at often enough).
+
+        Snakemake looks every now and then: what a job takes for some seconds only is easily missed.
+        """
+        found = self.measured.get(key, [])
+        longest = max((one.seconds for one in found if one.rss_mb > 0), default=0.0)
+        return max((one.rss_mb for one in found), default=0.0), longest >= LOOKED_AT_S
 
 
 def quantile(values: list[float], share: float) -> float:

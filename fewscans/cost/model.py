@@ -194,10 +194,10 @@ class Model:
         from fewscans.cluster.site import current_site
 
         around = sizes.SNAKEMAKE_MB if current_site() is not None else 0
-        seen = self.history.rss_mb(self.mark(rule, encoder, recipe, dataset)[0])
+        seen, sure = self.history.rss_mb(self.mark(rule, encoder, recipe, dataset)[0])
         if encoder and getattr(self.plan.encoders[encoder].settings, "ranks", 1) > 1:
-            seen = None  # what srun starts is no child of the job's script, so it is not seen
-        used = seen or self.footprint.memory(rule, encoder, recipe, dataset)
+            sure = False  # what srun starts is no child of the job's script, so it is not seen
+        used = seen if sure else max(seen, self.footprint.memory(rule, encoder, recipe, dataset))
         return max(sizes.FLOOR_MB, sizes.rounded(sizes.MARGIN * used + around))
 
 

@@ -31,5 +31,8 @@ def retries(site: Site | None, rule: str, estimates: Iterable[Estimate]) -> int 
     partition = site.partition("gpu") if site is not None else None
     if rule not in CONTINUES or partition is None:
         return None
-    needed = max((starts(one.p95, partition.max_runtime) for one in estimates), default=1)
+    limit = partition.max_runtime
+    if limit is not None and site is not None and rule == "finetune":
+        limit = max(1, limit // site.pack)
+    needed = max((starts(one.p95, limit) for one in estimates), default=1)
     return None if needed == 1 else needed - 1 + SPARE
