@@ -77,17 +77,12 @@ class Run:
         # Several jobs may have been packed into one.
         jobs = [job for one in failed for job in getattr(one, "jobs", [one])]
         shown = sorted(_failure(job) for job in jobs)
-        more = [f"  ... and {len(shown) - SHOWN} more"] if len(shown) > SHOWN else []
-        head = (
-            [f"{len(shown)} job(s) failed at each attempt:", *shown[:SHOWN], *more] if shown else []
-        )
-        return "\n".join(
-            [
-                *head,
-                "What is finished stays. Read the end of the log, mend the cause, then repeat the command:",
-                f"  {shlex.join(command_line())}",
-            ]
-        )
+        told = "What is finished stays; to go on, repeat the command:"
+        if shown:
+            more = [f"  ... and {len(shown) - SHOWN} more"] if len(shown) > SHOWN else []
+            shown = [f"{len(shown)} job(s) failed at each attempt:", *shown[:SHOWN], *more]
+            told = "What is finished stays. Read the end of the log, mend the cause, then repeat the command:"
+        return "\n".join([*shown, told, f"  {shlex.join(command_line())}"])
 
     def _settle(self) -> None:
         """Nothing may be submitted while jobs of a dead run still work on the same files."""
