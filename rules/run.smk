@@ -7,6 +7,7 @@ import sys
 import time
 
 from fewscans.cluster import hooks, preflight
+from fewscans.cluster.notify import notify
 from fewscans.cost.record import remember
 from fewscans.errors import UserError
 
@@ -78,8 +79,10 @@ def keep_measures():
 onsuccess:
     hooks.end()
     keep_measures()
+    notify("finished", os.getcwd(), str(log))
 
 
 onerror:
     hooks.end(failed=True)
     keep_measures()
+    notify("failed", os.getcwd(), str(log))
