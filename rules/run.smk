@@ -79,10 +79,10 @@ def keep_measures():
 onsuccess:
     hooks.end()
     keep_measures()
-    notify("finished", os.getcwd(), str(log))
+    notify("finished", os.getcwd(), log)
 
 
 onerror:
     hooks.end(failed=True)
     keep_measures()
-    notify("failed", os.getcwd(), str(log))
+    notify("failed", os.getcwd(), log)

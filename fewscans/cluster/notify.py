@@ -6,13 +6,14 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from fewscans.cluster.site import current_site
 
 LIMIT_S = 60
 
 
-def notify(status: str, folder: str, log: str | None) -> None:
+def notify(status: str, folder: str, log: str | Sequence[str]) -> None:
     """Run the site's `notify` command, if it has one; a failure of it is said and harms nothing.
 
     Parameters
@@ -22,14 +23,15 @@ def notify(status: str, folder: str, log: str | None) -> None:
     folder
         Working directory of the run.
     log
-        Snakemake's log, where there is one.
+        Snakemake's log; of several the first is told.
 
     They stand in the command's environment: ``FEWSCANS_STATUS``, ``FEWSCANS_FOLDER``, ``FEWSCANS_LOG``.
     """
     site = current_site()
     if site is None or not site.notify:
         return
-    told = {"FEWSCANS_STATUS": status, "FEWSCANS_FOLDER": folder, "FEWSCANS_LOG": log or ""}
+    first = log if isinstance(log, str) else next(iter(log), "")
+    told = {"FEWSCANS_STATUS": status, "FEWSCANS_FOLDER": folder, "FEWSCANS_LOG": first}
     try:
         done = subprocess.run(
             ["bash", "-c", site.notify],
