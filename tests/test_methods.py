@@ -212,3 +212,29 @@ def test_wrong_settings_are_told():
         make("simmim", "test_vit", mask_patch=2)
     with pytest.raises(UserError, match="decoder_dim 30 is not a multiple of 4"):
         make("mae", "test_vit", decoder_dim=30)
+
+
+@pytest.mark.parametrize(("name", "backbone"), CASES)
+def test_shares_of_a_batch_make_its_loss(resident, name, backbone):
+    """What several processes do: each has half, `gather` gives it the rows of both; the mean of their losses counts.
+
+    Without batch norm, whose statistics are shared otherwise (test_distributed.py).
+    """
+    method = make(name, backbone).eval()
+    views = method.views(batch(resident))
+    halves = [tuple(view[part] for view in views) for part in (slice(0, N // 2), slice(N // 2, N))]
+    seen: list[torch.Tensor] = []
+    method.gather = lambda z: seen.append(z) or z
+    for half in halves:
+        method.loss(*half)
+    rows = iter(
+        [
+            torch.cat(pair)
+            for pair in zip(seen[: len(seen) // 2], seen[len(seen) // 2 :], strict=True)
+        ]
+        * 2
+    )
+    method.gather = lambda _: next(rows)
+    found = torch.stack([method.loss(*half)[0] for half in halves]).mean()
+    method.gather = lambda z: z
+    torch.testing.assert_close(found, method.loss(*views)[0])
