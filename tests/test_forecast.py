@@ -333,3 +333,11 @@ def test_settings_file(tmp_path, monkeypatch):
     assert "Did you mean 'gpu_hour'" in str(caught.value)
     with pytest.raises(UserError, match="cannot be read"):
         read_plan_settings("none.yaml")
+
+
+def test_trials_that_a_search_submits_are_counted():
+    seen = Collector()
+    seen.add(event(1, "tune", resources={"expected_s": 60, "gpu": 0, "trial_gpu_s": 7200}))
+    (found,) = seen.jobs()
+    assert found.inner_gpu_s == 7200
+    assert plan([found], cluster())["totals"]["gpu_hours"] == pytest.approx(2)

@@ -15,8 +15,8 @@ from fewscans.forecast.jobs import Job
 from fewscans.forecast.place import Place
 from fewscans.forecast.words import amount, count, duration, size
 
-# Trainings go on from their checkpoint where their time was too short.
-RESUMES = frozenset({"pretrain", "pretrain_ranks", "finetune"})
+# Trainings and searches go on where their time was too short.
+RESUMES = frozenset({"pretrain", "pretrain_ranks", "finetune", "tune"})
 # Requests that no node can meet: the cluster refuses such a job, or lets it wait for ever.
 IMPOSSIBLE = frozenset({"time", "cores", "memory", "nodes", "gpus", "model"})
 # (kind, whether it stops the run, words)

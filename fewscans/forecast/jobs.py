@@ -52,6 +52,8 @@ class Job:
     output_files: int | None = None
     scratch_mb: float = 0.0
     """Space taken while it runs and given back: checkpoints."""
+    inner_gpu_s: float = 0.0
+    """GPU seconds of jobs that it submits by itself: trials of a search."""
     folder: str = "."
     """Where its first output goes."""
     benchmark: str | None = None
@@ -186,6 +188,7 @@ def _job(name: str, seen: Mapping[str, Any], after: tuple[int, ...]) -> Job:
         output_mb=number(resources.get("output_mb")),
         output_files=whole(resources.get("output_files")),
         scratch_mb=number(resources.get("scratch_mb")) or 0.0,
+        inner_gpu_s=number(resources.get("trial_gpu_s")) or 0.0,
         folder=first.rpartition("/")[0] or ("/" if first.startswith("/") else "."),
         benchmark=seen["benchmark"],
         after=after,

@@ -108,7 +108,8 @@ def _rule(name: str, jobs: list[Job], place: Place) -> dict[str, Any]:
         "estimates": dict(sorted(Counter(job.estimate.partition(":")[0] for job in jobs).items())),
         "measured_runs": max(measured, default=0),
         "jobs_of_unknown_length": sum(job.expected_s is None for job in jobs),
-        "gpu_hours": sum(seconds * gpus for seconds, _, gpus in hours),
+        "gpu_hours": sum(seconds * gpus for seconds, _, gpus in hours)
+        + sum(job.inner_gpu_s for job in jobs) / 3600,
         "cpu_hours": sum(seconds * cpus for seconds, cpus, _ in hours),
         "output_mb": sum(job.output_mb or 0.0 for job in jobs),
         "output_files": sum(job.output_files or 0 for job in jobs),
