@@ -18,6 +18,7 @@ import pytest
 from engine_factory import make_folds, make_params, make_store
 
 from fewscans import plan
+from fewscans import pretrain as stage
 from fewscans import ranks as launching
 from fewscans.batches import epoch_batches
 from fewscans.cluster.deadline import TO_BE_CONTINUED
@@ -29,6 +30,7 @@ from fewscans.cost.resources import RuleResources
 from fewscans.errors import UserError
 from fewscans.files import sha256_file
 from fewscans.slots import Cards
+from fewscans.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKER = Path(__file__).parent / "ranks_worker.py"
@@ -130,28 +132,29 @@ def cohort(tmp_path_factory) -> Path:
     return place(tmp_path_factory.mktemp("cohort"))
 
 
+def by_one(folder: Path, params: PretrainParams, name: str) -> None:
+    """The same by one process, which is this one."""
+    folders = (folder / name, folder / "cache", folder / "checkpoints")
+    stage.pretrain(params, Store.open(folder / "store"), folder / "folds.parquet", {}, *folders)
+
+
 @pytest.mark.parametrize(("method", "backbone"), CASES)
 def test_losses_are_those_of_one(cohort, method, backbone):
     """Twelve steps of batches of 8: the mean loss of each epoch, and the gauges, differ by rounding alone."""
     given = {"backbone": backbone, "batch_size": 8, "epochs": 6}
-    frames = []
-    for n in (1, 2):
-        name = f"{method}-{n}"
-        done = run(script(cohort, make_params(method, ranks=n, **given), name))
-        assert done.returncode == 0, done.stderr
-        assert done.stderr.count("finished as") == 1  # one of them speaks
-        assert ("2 processes share this training" in done.stderr) == (n == 2)
-        meta = json.loads((cohort / name / "encoder.json").read_text())
-        assert meta["settings"]["ranks"] == n
-        assert meta["steps"] == 12
-        frames.append(read_table(cohort / name / "history.parquet", "history"))
-        assert json.loads((cohort / f"{name}.json").read_text())["digest"] == meta["digest"]
-    one, two = frames
-    np.testing.assert_allclose(two["loss"], one["loss"], rtol=TOLERANCE)
-    np.testing.assert_allclose(two["grad_norm"], one["grad_norm"], rtol=10 * TOLERANCE)
-    for gauge in ("embedding_std", "effective_rank"):
-        np.testing.assert_allclose(two[gauge], one[gauge], rtol=10 * TOLERANCE)
+    by_one(cohort, make_params(method, **given), f"{method}-1")
+    done = run(script(cohort, make_params(method, ranks=2, **given), f"{method}-2"))
+    assert done.returncode == 0, done.stderr
+    for said in ("2 processes share this training", "12 steps in", "finished as"):
+        assert done.stderr.count(said) == 1  # one of them speaks
+    meta = json.loads((cohort / f"{method}-2/encoder.json").read_text())
+    assert (meta["settings"]["ranks"], meta["steps"]) == (2, 12)
+    assert json.loads((cohort / f"{method}-2.json").read_text())["digest"] == meta["digest"]
+    one, two = (read_table(cohort / f"{method}-{n}/history.parquet", "history") for n in (1, 2))
     assert one["loss"].nunique() == 6
+    np.testing.assert_allclose(two["loss"], one["loss"], rtol=TOLERANCE)
+    for gauge in ("grad_norm", "embedding_std", "effective_rank"):
+        np.testing.assert_allclose(two[gauge], one[gauge], rtol=10 * TOLERANCE)
 
 
 def wait_for_state(
@@ -323,10 +326,13 @@ def test_what_cannot_be_divided_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"encoders.mine.ranks +must divide batch_size 128.*129"):
         load(raw)
     load({**raw, "encoders": {"mine": {"method": "mae", "ranks": 4}}})
-    folder = place(tmp_path, n=6)
-    done = run(script(folder, make_params("mae", ranks=4), "few"))
-    assert done.returncode == 2
-    assert "mine: 2 training scans for 4 ranks. Set fewer `ranks`" in done.stderr
+    place(tmp_path, n=6)
+    with pytest.raises(UserError, match="mine: 2 training scans for 4 ranks"):
+        by_one(tmp_path, make_params("mae", ranks=4), "few")
+    with pytest.raises(
+        UserError, match=r"mine: `ranks: 2`, and there are 1\. Use scripts/pretrain\.py"
+    ):
+        by_one(tmp_path, make_params("mae", ranks=2), "alone")
 
 
 def test_a_job_of_ranks_is_asked_for_by_nodes_tasks_and_cards():
@@ -338,9 +344,10 @@ def test_a_job_of_ranks_is_asked_for_by_nodes_tasks_and_cards():
 
     def asked(rule: str, site: Site | None) -> dict[str, Any]:
         found = RuleResources(made, site=site).of(rule)
-        found["mem_mb"] = found["mem_mb"](job, 1)
-        return {key: value(job) if key in ("nodes", "tasks", "gpu") and callable(value) else value
-                for key, value in found.items()}  # fmt: skip
+        values = {"mem_mb": lambda w: found["mem_mb"](w, 1)} if callable(found["mem_mb"]) else {}
+        values = found | values
+        names = ("nodes", "tasks", "gpu", "mem_mb")
+        return {k: v(job) if k in names and callable(v) else v for k, v in values.items()}
 
     on_two = asked("pretrain_ranks", Site.model_validate(gpus))
     alone = asked("pretrain", Site.model_validate(gpus))
