@@ -86,7 +86,7 @@ def dataset_settings(name):
     return CONFIG.datasets[name]
 
 
-COST = RuleResources(PLAN)
+COST = RuleResources(PLAN, whole=workflow.is_main_process)
 
 
 def cost(rule):

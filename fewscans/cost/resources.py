@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any
 
 from fewscans.cluster.site import Partition, Site, current_site
@@ -25,6 +26,8 @@ LEAST_MIN: dict[Kind, int] = {"light": 10, "cpu": 20, "gpu": 20}
 UNKNOWN_MIN: dict[Kind, int] = {"light": 30, "cpu": 120, "gpu": 480}
 # Pretraining by several processes.
 RANKS = "pretrain_ranks"
+# Rules with a job for each run.
+MANY = ("pretrain", "finetune")
 WORST = ("unknown", "declared", "scaled")
 
 
@@ -45,10 +48,19 @@ class RuleResources:
         Estimates; without it from the plan's own history and the user's calibration.
     site
         What the cluster offers; without it the current one.
+    whole
+        Whether the whole plan is thought about while it is parsed. Not in jobs: they would read tables for nothing.
     """
 
-    def __init__(self, plan: Plan, model: Model | None = None, site: Site | None = None) -> None:
-        self.plan, self.model = plan, model or Model(plan)
+    def __init__(
+        self,
+        plan: Plan,
+        model: Model | None = None,
+        site: Site | None = None,
+        *,
+        whole: bool = True,
+    ) -> None:
+        self.plan, self.model, self.whole = plan, model or Model(plan), whole
         self.site = site if site is not None else current_site()
 
     def of(self, rule: str) -> dict[str, Any]:
@@ -67,11 +79,21 @@ class RuleResources:
             "output_mb": told("output_mb"),
             "output_files": told("output_files"),
         }
+        if self.whole and rule in MANY:
+            found = {name: self._simplest(rule, name, value) for name, value in found.items()}
         return found | (self._ranks() if rule == RANKS else {})
+
+    def _simplest(self, rule: str, name: str, value: Any) -> Any:
+        """A number in place of a function that has one value: Snakemake takes its time for each call of each job."""
+        attempts = name in ("mem_mb", "runtime")
+        if not callable(value) or (attempts and self.site is not None):
+            return value
+        values = {value(w, 1) if attempts else value(w) for w in self._wildcards(rule)}
+        return values.pop() if len(values) == 1 else value
 
     def retries(self, rule: str) -> int | None:
         """The `retries:` of a rule; None where the profile's number is enough."""
-        if self.site is None or rule not in CONTINUES:
+        if self.site is None or rule not in CONTINUES or not self.whole:
             return None
         return count_retries(self.site, rule, self._all(rule))
 
@@ -177,14 +199,17 @@ class RuleResources:
         return max(1, min(math.ceil(wanted), limit // pack) if limit else math.ceil(wanted))
 
     # -- all jobs of a rule --------------------------------------------------------------------------------------------
-    def _all(self, rule: str) -> Iterator[Estimate]:
+    def _wildcards(self, rule: str) -> Iterator[SimpleNamespace]:
+        """Wildcards of every kind of job of a rule."""
         pairs = self.plan.pairs
         if rule in ("pretrain", RANKS):
             pairs = [pair for pair in pairs if self.plan.encoders[pair[0]].pretrained]
-            rule = "pretrain"
         for dataset in self.plan.evaluated:
             for encoder, recipe in pairs:
-                yield self.model.of(rule, encoder, recipe, dataset)
+                yield SimpleNamespace(encoder=encoder, recipe=recipe, dataset=dataset)
+
+    def _all(self, rule: str) -> Iterator[Estimate]:
+        return (self.estimate(rule, wildcards) for wildcards in self._wildcards(rule))
 
     @cached_property
     def _weakest(self) -> str:
