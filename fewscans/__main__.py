@@ -14,7 +14,10 @@ from fewscans.errors import UserError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 0 done, 2 a user's mistake (said in words), 130 interrupted."""
-    made = argparse.ArgumentParser(prog="fewscans", description=__doc__)
+    made = argparse.ArgumentParser(
+        prog="fewscans",
+        description="What surrounds the workflow, which itself is started with `snakemake`.",
+    )
     made.add_argument("--version", action="version", version=f"fewscans {__version__}")
     words = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for word, name in COMMANDS.items():
