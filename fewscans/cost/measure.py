@@ -40,7 +40,7 @@ PLAIN = "import pandas, pyarrow.parquet, pydantic, fewscans.contracts, fewscans.
 SAMPLE = 150
 # What a training job does besides its steps: tables, store and cache read and written, first steps that are slower; as
 # a share of its imports, with which it grows on slow machines and slow disks.
-AROUND = 0.35
+AROUND = 0.2
 
 
 @dataclass(frozen=True)
