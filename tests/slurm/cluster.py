@@ -9,10 +9,10 @@ In a test, take the fixture::
 
 By hand, ``python -m tests.slurm.cluster COMMAND...`` runs a command (or a shell) beside a cluster that ends with it.
 
-Nodes n1..nN (the last two with two fake GPUs each) are for everybody: partitions ``cpu`` (default), ``gpu`` and
-``short`` (one minute). The node ``pre`` is for preemption: a job in ``urgent`` that needs its CPUs pushes out one in
-``preempt`` (requeued) or ``cancel``. The node ``frail`` (partition ``frail``) may be taken down. Node names do not
-resolve, and ``hostname`` is the same on all: ask SLURMD_NODENAME.
+Nodes n1..nN (the last two and ``pre`` have two fake GPUs each) are for everybody: partitions ``cpu`` (default),
+``gpu`` and ``short`` (one minute). The node ``pre`` is for preemption: a job in ``urgent`` that needs its CPUs pushes
+out one in ``preempt`` (requeued) or ``cancel``. The node ``frail`` (partition ``frail``) may be taken down. Node names
+do not resolve, and ``hostname`` is the same on all: ask SLURMD_NODENAME.
 
 It works as root and as a plain user, and several run side by side. All files are below one directory of /tmp, which
 is removed at the end.
@@ -171,7 +171,7 @@ class Cluster:
         found = self.layout.partitions()[name]
         nodes = found["Nodes"]
         assert isinstance(nodes, list)
-        gpus = 2 if set(nodes) <= set(self.layout.gpu) else 0
+        gpus = 2 if set(nodes) <= set(self.layout.with_gpu) else 0
         return {
             "max_runtime": found["MaxTime"], "max_threads": self.layout.cpus,
             "max_mem_mb": self.layout.mem_mb, "max_gpu": gpus, "total_gpu": gpus * len(nodes),

@@ -108,6 +108,11 @@ class Layout:
         return self.ordinary[-2:]
 
     @property
+    def with_gpu(self) -> list[str]:
+        """Nodes of a training: those and the one for preemption."""
+        return [*self.gpu, "pre"]
+
+    @property
     def all_nodes(self) -> list[str]:
         return [*self.ordinary, "pre", "frail"]
 
@@ -129,7 +134,7 @@ class Layout:
         }
 
     def node_line(self, index: int, name: str) -> str:
-        kind = "Gres=gpu:fake:2 Feature=gpu" if name in self.gpu else "Feature=cpu"
+        kind = "Gres=gpu:fake:2 Feature=gpu" if name in self.with_gpu else "Feature=cpu"
         return (
             f"NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={self.port + 1 + index}"
             f" CPUs={self.cpus} RealMemory={self.mem_mb} State=UNKNOWN {kind}\n"
@@ -162,7 +167,7 @@ def write_configuration(layout: Layout) -> Path:
     (state / "gres.conf").write_text(
         "".join(
             f"NodeName={node} Name=gpu Type=fake File=/dev/{device}\n"
-            for node in layout.gpu
+            for node in layout.with_gpu
             for device in ("null", "zero")
         )
     )
