@@ -77,14 +77,19 @@ class Cluster:
     """A cluster that lives inside a ``with`` block, or between `start` and `stop`."""
 
     def __init__(
-        self, nodes: int = 4, cpus: int = 8, mem_mb: int = 16000, accounting: bool = True
+        self,
+        nodes: int = 4,
+        cpus: int = 8,
+        mem_mb: int = 16000,
+        accounting: bool = True,
+        gpu_nodes: int = 2,
     ) -> None:
         # Short: a unix socket's path has at most 107 bytes.
         self.state = Path(tempfile.mkdtemp(prefix="fsl-", dir="/tmp"))
         self.state.chmod(0o755)
         user = pwd.getpwuid(os.getuid()).pw_name
         self.layout = Layout(
-            self.state, user, free_ports(nodes + 4), nodes, cpus, mem_mb, accounting
+            self.state, user, free_ports(nodes + 4), nodes, cpus, mem_mb, accounting, gpu_nodes
         )
         self.conf = write_configuration(self.layout)
         self.daemons = Daemons(self.state / "log")

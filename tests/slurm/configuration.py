@@ -97,6 +97,8 @@ class Layout:
     """CPUs of a node as Slurm sees it; may be more than there are."""
     mem_mb: int
     accounting: bool
+    gpu_nodes: int = 2
+    """Ordinary nodes with GPUs, the last ones."""
 
     @property
     def ordinary(self) -> list[str]:
@@ -104,8 +106,8 @@ class Layout:
 
     @property
     def gpu(self) -> list[str]:
-        """The last two ordinary nodes: two fake GPUs each."""
-        return self.ordinary[-2:]
+        """Ordinary nodes with two fake GPUs each."""
+        return self.ordinary[-self.gpu_nodes :]
 
     @property
     def with_gpu(self) -> list[str]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 
-import pytest
-
 from tests.slurm.processes import wait_until
 from tests.slurm.runs import Toy
 
@@ -91,15 +89,14 @@ def test_two_at_once(cluster, tmp_path):
     toy.ends_well()
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT])
-def test_interrupted(cluster, tmp_path, how):
+def test_interrupted(cluster, tmp_path):
     """Ctrl-C cancels the jobs; the same command goes on."""
     toy = Toy(cluster, tmp_path / "run")
     toy.trouble("p0", "hold")
     run = toy.start()
     try:
         toy.wait_for("p0")
-        run.process.send_signal(how)
+        run.process.send_signal(signal.SIGINT)
         assert run.wait(90) != 0
         toy.nothing_queued()
         toy.release("p0")
