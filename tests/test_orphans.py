@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from fewscans.cluster import orphans, reasons, slurm
-from fewscans.runrecord import RunRecord
+from fewscans.cluster import hooks, orphans, reasons, slurm
+from fewscans.errors import UserError
+from fewscans.runrecord import RunRecord, earlier_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 RULES = ["part", "part_two", "table"]
@@ -40,12 +42,12 @@ def queue(monkeypatch):
     """What Slurm answers, look by look; and what is cancelled."""
 
     class Queue:
-        looks: list[list[slurm.Job] | Exception] = []
+        looks: list[list[slurm.Job] | BaseException] = []
         cancelled: list[str] = []
 
         def jobs(self, *_, name=None, **__):
             now = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
-            if isinstance(now, Exception):
+            if isinstance(now, BaseException):
                 raise now
             return [one for one in now if name in (None, one.name)]
 
@@ -59,10 +61,14 @@ def queue(monkeypatch):
     return made
 
 
-def settle(queue, setting="wait"):
+def settle(queue, setting="wait", tell_s=10**6):
     said: list[str] = []
     n = orphans.settle(
-        lambda: orphans.find(os.getcwd(), RULES, "mine"), setting, said.append, poll_s=0, tell_s=0
+        lambda: orphans.find(os.getcwd(), RULES, "mine"),
+        setting,
+        said.append,
+        poll_s=0,
+        tell_s=tell_s,
     )
     return n, "\n".join(said)
 
@@ -133,10 +139,47 @@ def test_the_setting_cancels(queue):
 
 
 @pytest.mark.parametrize("reason", ["PartitionTimeLimit", "launch failed requeued held"])
-def test_what_can_never_start_is_not_waited_for(queue, reason):
-    queue.looks = [[job("7"), job("8", state="PENDING", reason=reason)], [job("7")], []]
-    settle(queue)
+@pytest.mark.parametrize("before", [[], [[job("7"), job("8", state="PENDING", reason="Priority")]]])
+def test_what_can_never_start_is_cancelled_and_named(queue, reason, before):
+    stuck = job("8", state="PENDING", reason=reason, comment="rule_part_wildcards_p1")
+    queue.looks = [*before, [job("7"), stuck], [job("7")], []]
+    _, said = settle(queue)
     assert queue.cancelled == ["8"]
+    told = said.partition("can never start and are cancelled")[2]
+    assert "job 8" in told.splitlines()[1]
+    assert "rule_part_wildcards_p1" in told
+    assert reason in told
+    assert "job 7" not in told
+
+
+def test_a_job_that_slurm_held_in_another_way_is_left_to_its_owner(queue):
+    queue.looks = [[job("8", state="PENDING", reason="JobHeldUser")], []]
+    _, said = settle(queue)
+    assert queue.cancelled == []
+    assert "JobHeldUser" in said
+    assert "scancel 8" in said
+
+
+def test_a_cancellation_that_failed_or_was_forgotten_is_repeated(queue, monkeypatch):
+    asked = []
+
+    def cancel(ids):
+        asked.append(sorted(ids))
+        if len(asked) == 1:
+            raise slurm.SlurmError(["scancel"], "Unable to contact slurm controller")
+
+    monkeypatch.setattr(slurm, "cancel", cancel)
+    queue.looks = [[job("7")], [job("7")], [job("7")], []]
+    n, said = settle(queue, "cancel", tell_s=0)
+    assert n == 1
+    assert asked == [["7"]] * 3
+    assert said.count("could not be cancelled") == 1
+
+
+def test_cancelled_jobs_are_waited_for_and_cancelled_once(queue):
+    queue.looks = [[job("7")], [job("7", state="COMPLETING")], [job("7", state="COMPLETING")], []]
+    settle(queue, "cancel")
+    assert queue.cancelled == ["7"]
 
 
 def test_while_slurm_is_silent_nothing_is_taken_for_granted(queue):
@@ -145,6 +188,34 @@ def test_while_slurm_is_silent_nothing_is_taken_for_granted(queue):
     n, said = settle(queue)
     assert n == 1
     assert "Unable to contact" in said
+
+
+def test_ctrl_c_while_waiting_submits_and_cancels_nothing_and_forgets_nothing(
+    queue, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hooks, "_RUN", None)
+    (tmp_path / "work").mkdir()
+    dead = {"token": "t", "host": os.uname().nodename, "pid": 2**22 + 1, "start": "1"}
+    (tmp_path / "work/run.json").write_text(json.dumps({**dead, "run_id": "run-a"}))
+    queue.looks = [[job("7", workdir=str(tmp_path))], KeyboardInterrupt()]
+    monkeypatch.setattr(orphans.time, "sleep", lambda seconds: None)
+    ended = []
+    monkeypatch.setattr(hooks.atexit, "register", ended.append)
+    executor = type("Executor", (), {"__module__": "snakemake_executor_plugin_slurm"})()
+    executor.run_uuid = "run-b"
+    workflow = SimpleNamespace(
+        scheduler=SimpleNamespace(_executor=executor),
+        rules=[SimpleNamespace(name=name) for name in RULES],
+    )
+    with pytest.raises(UserError, match="interrupted before anything was submitted"):
+        hooks.begin(workflow, "work")
+    assert queue.cancelled == []
+    (end,) = ended
+    end()
+    left = RunRecord("work").read()
+    # What the next start, also one without Slurm, asks for.
+    assert earlier_runs(left) == ["run-a", "run-b"]
 
 
 def test_nothing_left_says_nothing(queue):
@@ -226,20 +297,18 @@ def test_an_orphan_that_ends_badly_spoils_nothing(tmp_path, end):
     }
     orphan = subprocess.Popen(command, **shared)
     try:
-        limit = time.monotonic() + 60
         while not (tmp_path / "begun").exists():
             assert orphan.poll() is None
-            assert time.monotonic() < limit
             time.sleep(0.05)
         assert subprocess.run(command, **shared).returncode == 0
         made = tmp_path / "work/out.txt"
         before = made.stat()
         (tmp_path / "go.tmp").write_text(end)
         (tmp_path / "go.tmp").rename(tmp_path / "go")
-        assert orphan.wait(60) != 0
+        assert orphan.wait() != 0
     finally:
-        if orphan.poll() is None:
-            orphan.send_signal(signal.SIGKILL)
+        (tmp_path / "go").touch()  # whatever happened, the job ends
+        orphan.wait()
     assert made.read_text() == "whole"
     assert (made.stat().st_ino, made.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert subprocess.run(command, **shared).returncode == 0

@@ -17,6 +17,7 @@ from typing import Any
 
 from fewscans.cluster import filesystems, orphans, rundigests, slurm, watchdog
 from fewscans.cluster.site import current_site
+from fewscans.errors import UserError
 from fewscans.runrecord import RunRecord, earlier_runs
 
 # Counts how often this process started itself anew, so that it never does so for ever.
@@ -69,7 +70,9 @@ class Run:
         """Give the folder back; may be called twice."""
         if self._mark is not None:
             self._mark.unlink(missing_ok=True)
-        self.record.release()
+        # Ended while jobs of earlier runs were waited for: the record names them for the next start.
+        if not (self.record.read() or {}).get("earlier"):
+            self.record.release()
 
     def what_failed(self) -> str:
         """The jobs that failed for good, by rule and log, and what to do; the last words of a run that failed."""
@@ -123,17 +126,24 @@ class Run:
         sys.stdout.flush()
         sys.stderr.flush()
         os.chdir(self.workflow.workdir_init)
-        os.execv(sys.executable, [sys.executable, *_own_flags(), "-m", "snakemake", *sys.argv[1:]])
+        own = ["-s"] if sys.flags.no_user_site else []
+        os.execv(sys.executable, [sys.executable, *own, "-m", "snakemake", *sys.argv[1:]])
 
 
 _RUN: Run | None = None
 
 
 def begin(workflow: Any, work: str | os.PathLike[str]) -> None:
-    """For `onstart`; see `Run.begin`."""
+    """For `onstart`; see `Run.begin`. Ctrl-C, which Snakemake would answer with a traceback here, is a UserError."""
     global _RUN
     _RUN = Run(workflow, work)
-    _RUN.begin()
+    try:
+        _RUN.begin()
+    except KeyboardInterrupt:
+        raise UserError(
+            "interrupted before anything was submitted. Jobs of an earlier run that are in the queue go on; the same "
+            "command waits for them again, and fewscans doctor shows them."
+        ) from None
 
 
 def end(failed: bool = False) -> None:
@@ -188,11 +198,6 @@ def _failure(job: Any) -> str:
     named = ", ".join(f"{name}={value}" for name, value in values.items())
     logs = ", ".join(map(str, getattr(job, "log", None) or []))
     return f"  rule {getattr(job, 'name', job)}{f' ({named})' if named else ''}{f', log {logs}' if logs else ''}"
-
-
-def _own_flags() -> list[str]:
-    """Flags of the interpreter itself, e.g. `-X dev`."""
-    return [f"-{flag}" for flag in ("s",) if sys.flags.no_user_site]
 
 
 def _hear_sigint() -> None:

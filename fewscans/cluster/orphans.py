@@ -128,23 +128,21 @@ def settle(
             time.sleep(poll_s)
             continue
         if not left:
-            break
-        hopeless = {
-            job.id
-            for job in left
-            if job.state == "PENDING" and reasons.kind(job.reason) in ("never", "requeued-held")
-        }
-        doomed = {job.id for job in left} if setting == "cancel" else hopeless
-        fresh = {job.id for job in left} - seen
-        if fresh or time.monotonic() - told_at >= tell_s:
+            return len(seen)
+        doomed = [job for job in left if setting == "cancel" or _never_starts(job)]
+        ids, ending = {job.id for job in left}, {job.id for job in doomed}
+        if ids - seen or ending - asked or time.monotonic() - told_at >= tell_s:
             told_at = time.monotonic()
             say("\n".join(_tell(left, doomed, setting)))
-        seen |= fresh
-        if doomed - asked:
-            _cancel(doomed - asked, say)
-            asked |= doomed
+            # With each telling: a controller that fails may also forget that it was asked.
+            _cancel(ending, say)
+        seen |= ids
+        asked |= ending
         time.sleep(poll_s)
-    return len(seen)
+
+
+def _never_starts(job: slurm.Job) -> bool:
+    return job.state == "PENDING" and reasons.kind(job.reason) in ("never", "requeued-held")
 
 
 def _cancel(ids: set[str], say: Callable[[str], None]) -> None:
@@ -154,14 +152,14 @@ def _cancel(ids: set[str], say: Callable[[str], None]) -> None:
         say(f"jobs {', '.join(sorted(ids))} could not be cancelled: {error}")
 
 
-def _tell(left: list[slurm.Job], doomed: set[str], setting: str) -> list[str]:
+def _tell(left: list[slurm.Job], doomed: list[slurm.Job], setting: str) -> list[str]:
     states = ", ".join(f"{n} {state}" for state, n in Counter(j.state for j in left).most_common())
     head = f"{len(left)} job(s) of an earlier run of this folder are in the queue ({states})"
     if setting == "cancel":
         return [f"{head}; they are cancelled (orphans: cancel):", *lines(left)]
     said = [f"{head}; waiting for them before anything is submitted:", *lines(left)]
     if doomed:
-        said.append(f"  can never start, cancelled: {', '.join(sorted(doomed))}")
+        said += ["These can never start and are cancelled:", *lines(doomed)]
     ids = " ".join(job.id for job in left[:50])
     said.append(
         f"  Not to wait: scancel {ids} (or `orphans: cancel` in partitions.yaml). Ctrl-C ends this run."
