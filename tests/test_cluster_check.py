@@ -194,6 +194,13 @@ def test_jobs_that_would_pend_for_ever():
     assert "3000 minutes in gpu, and the longest job there has 2880" in text
 
 
+def test_a_job_without_partition_goes_to_the_default_one():
+    jobs = [Job("theirs", {"mem_mb": 190000})]
+    elsewhere = site("classes: {light: {partition: gpu}}")
+    ((_, message),) = told(check.check_jobs, jobs, elsewhere)
+    assert "in the default partition" in message
+
+
 def test_gpus_do_not_count_where_none_are_asked_for():
     jobs = [Job("pretrain", {"gpu": 1})]
     assert told(check.check_jobs, jobs, site("gpu_request: none")) == []

@@ -134,7 +134,7 @@ def check_jobs(jobs: Iterable[Any], site: Site, problems: Problems) -> None:
             continue
         resources = job.resources
         name = resources.get("slurm_partition")
-        partition = site.partitions.get(str(name)) if name else site.partition("light")
+        partition = site.partitions.get(str(name or site.default_partition or ""))
         if partition is None:
             if name and site.partitions:
                 problems.add(

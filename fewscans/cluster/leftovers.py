@@ -19,7 +19,7 @@ from typing import Any
 from fewscans.runrecord import is_alive, process_space
 
 # As `fewscans.files.atomic` names them: .NAME.HOST-PID-TIME.tmp
-HALF = re.compile(r"^\..+\.(?P<host>[^ ]+)-(?P<pid>\d+)-\d+\.tmp$")
+HALF = re.compile(r"^\..+-(?P<pid>\d+)-\d+\.tmp$")
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,8 @@ def half_written(work: str | os.PathLike[str]) -> list[Path]:
             if match is None:
                 continue
             path = Path(folder, name)
-            here = match["host"] == socket.gethostname()
+            # Both names may have dots in them.
+            here = f".{socket.gethostname()}-{match['pid']}-" in name
             age = _age_s(path) or 0.0
             if (here and not is_alive(int(match["pid"]), None)) or (not here and age > 86400):
                 found.append(path)

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fewscans.cluster import reasons, slurm
+from fewscans.cluster.look import minutes
+from fewscans.cluster.profile import prelude
 from fewscans.cluster.site import Site
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -159,9 +161,9 @@ def script(
     out: Path,
     data: Sequence[str],
     gpu: bool,
-    modules: Sequence[str] = (),
+    modules: str = "",
 ) -> str:
-    """Text of the job: what Python cannot tell is told by exit codes."""
+    """Text of the job: what Python cannot tell is told by exit codes. `modules` loads them as jobs do."""
     here, python = shlex.quote(str(folder)), shlex.quote(sys.executable)
     text = shlex.quote(token.read_text(encoding="utf-8"))
     command = [sys.executable, "-m", "fewscans.cluster.probe", "--folder", str(folder)]
@@ -169,7 +171,7 @@ def script(
     command += ["--data", *data] if data else []
     lines = [
         "#!/bin/bash",
-        *(f"module load {shlex.quote(name)}" for name in modules),
+        *(["set -e", modules, "set +eu"] if modules else []),
         f"[ -d {here} ] || exit {NO_FOLDER}",
         f'[ "$(cat {shlex.quote(str(token))} 2>/dev/null)" = {text} ] || exit {OTHER_FILES}',
         f"[ -x {python} ] || exit {NO_PYTHON}",
@@ -196,7 +198,7 @@ def targets(site: Site | None) -> dict[str, Target]:
     if site is None or not site.partitions:
         return _all_partitions()
     wishes = {kind: one.partition for kind, one in site.classes.items()}
-    default = next((name for name, one in site.partitions.items() if one.default), None)
+    default = site.default_partition
     used = {name or default for name in wishes.values()}
     chosen = [name for name in site.partitions if name in used] or list(site.partitions)
     found = {}
@@ -212,11 +214,9 @@ def _all_partitions() -> dict[str, Target]:
     found: dict[str, Target] = {}
     for line in slurm.run(["sinfo", "--noheader", "--format=%R|%G|%l"]).splitlines():
         name, gres, limit = (part.strip() for part in line.split("|"))
-        # DAYS-HOURS:MINUTES:SECONDS from the left as far as needed; `infinite` is long enough.
-        short = re.fullmatch(r"(\d+):\d\d", limit)
-        minutes = min(MINUTES, max(1, int(short.group(1)))) if short else MINUTES
+        longest = minutes(limit)
         gpu = "gpu" in gres or (name in found and found[name].gpu)
-        found[name] = Target(gpu, minutes)
+        found[name] = Target(gpu, MINUTES if longest is None else max(1, min(MINUTES, longest)))
     return found
 
 
@@ -271,9 +271,10 @@ def _submit(
     place: Path, token: Path, name: str, target: Target, data: Sequence[str], site: Site | None
 ) -> Answer:
     path = place / f"{name}.sh"
-    modules = site.modules if site is not None else []
     out = place / f"{name}.json"
-    path.write_text(script(Path.cwd(), token, out, data, target.gpu, modules), encoding="utf-8")
+    path.write_text(
+        script(Path.cwd(), token, out, data, target.gpu, prelude(site)), encoding="utf-8"
+    )
     command = [
         "sbatch",
         "--parsable",

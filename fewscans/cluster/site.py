@@ -129,10 +129,13 @@ class Site(Settings):
 
     def partition(self, kind: Kind) -> Partition | None:
         """Limits that jobs of a class meet; None where nothing is known."""
-        name = self.job_class(kind).partition
-        if name is not None:
-            return self.partitions.get(name)
-        return next((p for p in self.partitions.values() if p.default), None)
+        name = self.job_class(kind).partition or self.default_partition
+        return self.partitions.get(name) if name is not None else None
+
+    @property
+    def default_partition(self) -> str | None:
+        """Name of the partition of jobs that name none; None where it is not known."""
+        return next((name for name, one in self.partitions.items() if one.default), None)
 
 
 def read_site(path: str | os.PathLike[str]) -> Site:

@@ -107,7 +107,8 @@ def _places(arguments: argparse.Namespace) -> tuple[Path, Path, list[str]]:
     """Work, results and the data's folders, as far as the config can be read; its mistakes are told elsewhere."""
     from fewscans.cluster.container import binds, config_of
 
-    argv = ["--configfile", arguments.configfile] if arguments.configfile else []
+    named = ["--configfile", arguments.configfile] if arguments.configfile else []
+    argv = ["snakemake", *named]
     config = config_of(argv, Path.cwd())
     work = arguments.work or Path(str(config.get("work", "work")))
     results = Path(str(config.get("results", "results")))
