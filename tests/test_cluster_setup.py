@@ -8,6 +8,7 @@ import fake_lab
 import pytest
 
 from fewscans.__main__ import main
+from fewscans.cluster import look
 from fewscans.cluster.look import gpus, minutes
 from fewscans.cluster.site import read_site
 
@@ -174,6 +175,11 @@ def test_a_class_that_names_a_partition_that_went_away(run, tmp_path):
     code, _, err = run(name="later")
     assert code == 2
     assert "classes.cpu.partition  'stf' is no partition. Did you mean 'std'?" in err
+
+
+def test_a_group_without_a_name_is_no_obstacle(monkeypatch):
+    monkeypatch.setattr(look.os, "getgroups", lambda: [0, 2**31 - 2])
+    assert len(look._my_groups()) == 1
 
 
 def test_no_slurm_here(tmp_path, monkeypatch, capsys):

@@ -5,7 +5,10 @@ Only ``fewscans cluster-setup`` looks; everything else reads the file that comes
 
 from __future__ import annotations
 
+import contextlib
 import getpass
+import grp
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -189,10 +192,11 @@ def _closed(one: dict[str, str], accounts: Sequence[str]) -> str | None:
 
 
 def _my_groups() -> set[str]:
-    import grp
-    import os
-
-    return {grp.getgrgid(number).gr_name for number in os.getgroups()}
+    found = set()
+    for number in os.getgroups():
+        with contextlib.suppress(KeyError):  # some have no name, e.g. those of AFS
+            found.add(grp.getgrgid(number).gr_name)
+    return found
 
 
 def _preempt(config: dict[str, str], one: dict[str, str], highest: int) -> Mode:

@@ -107,9 +107,10 @@ def check_account(site: Site, problems: Problems) -> None:
     """Whether the account exists for this user, and there is one where one is needed."""
     if not site.cluster.accounting:
         return
+    me = getpass.getuser()
     try:
         text = slurm.run(
-            ["sacctmgr", "-nP", "show", "assoc", f"user={_me()}", "format=account"], timeout_s=20
+            ["sacctmgr", "-nP", "show", "assoc", f"user={me}", "format=account"], timeout_s=20
         )
         enforced = (
             "associations"
@@ -127,7 +128,7 @@ def check_account(site: Site, problems: Problems) -> None:
         )
     if not accounts and enforced:
         problems.add(
-            "account", f"the user {_me()} has none on this cluster. Ask its administrators for one."
+            "account", f"the user {me} has none on this cluster. Ask its administrators for one."
         )
 
 
@@ -145,8 +146,3 @@ def _facts(problems: Problems) -> ClusterFacts:
         accounting=found.get("AccountingStorageType", "").endswith("slurmdbd"),
         min_job_age_s=int(age[0]) if age else 300,
     )
-
-
-def _me() -> str:
-
-    return getpass.getuser()

@@ -8,7 +8,6 @@ that nobody has used for two days are removed by the next job. Checkpoints and r
 from __future__ import annotations
 
 import fcntl
-import getpass
 import hashlib
 import logging
 import os
@@ -54,7 +53,7 @@ def _scratch() -> Path | None:
 
 
 def _copy(folder: Path, scratch: Path) -> Path:
-    root = scratch / f"fewscans-{getpass.getuser()}"
+    root = scratch / f"fewscans-{os.getuid()}"  # a container may not know the name
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     copy = root / _key(folder)
     # One copies, the others of this node wait for it.

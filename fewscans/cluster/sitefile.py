@@ -77,11 +77,10 @@ def found_text(site: Site) -> str:
     longest = max(map(len, cells), default=0)
     text += "partitions:\n" if rows else "partitions: {}\n"
     for name, row in cells.items():
-        aligned = ", ".join(row[:-1]), row[-1]
         padded = "".join(
             f"{f'{cell},':<{width + 2}}" for cell, width in zip(row[:-1], widths, strict=False)
         )
-        text += f"  {f'{name}:':<{longest + 1}} {{{padded or aligned[0]}{row[-1]}}}\n"
+        text += f"  {f'{name}:':<{longest + 1}} {{{padded}{row[-1]}}}\n"
     return text
 
 

@@ -152,10 +152,9 @@ def accounts(
     ids: Iterable[str] | None = None,
     *,
     name: str | None = None,
-    since_s: float | None = None,
     timeout_s: float = TIMEOUT_S,
 ) -> list[Job]:
-    """My jobs as the accounts (slurmdbd) know them, the last start of each; by default those of today.
+    """My jobs as the accounts (slurmdbd) know them, the last start of each; without `ids` those of today.
 
     Ids are given out again after some accidents: compare names too.
 
@@ -168,8 +167,6 @@ def accounts(
     command += [f"--delimiter={SEPARATOR}", f"--format={','.join(ACCOUNT_FIELDS)}"]
     if name is not None:
         command.append(f"--name={name}")
-    if since_s is not None:
-        command.append(f"--starttime=now-{int(since_s)}seconds")
     portions = [[]] if ids is None else _portions(sorted(set(ids)))
     found: dict[tuple[str, str], Job] = {}
     for some in portions:

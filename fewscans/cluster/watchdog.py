@@ -151,7 +151,7 @@ class Watchdog:
     before: dict[tuple[str, str], Finding] = field(default_factory=dict)
     released: set[str] = field(default_factory=set)
     waiting: int = 0
-    silent_since: float | None = None
+    silent: bool = False
 
     def look(self) -> bool:
         """One look; True when it stopped the run."""
@@ -162,13 +162,13 @@ class Watchdog:
             now = self._judge(jobs, queue)
         except slurm.SlurmError as error:
             # Not a look: nothing is known.
-            if self.silent_since is None:
-                self.silent_since = time.time()
+            if not self.silent:
+                self.silent = True
                 self.say(
                     f"watchdog: Slurm gives no answer ({error}); jobs are looked at again when it does."
                 )
             return False
-        self.silent_since = None
+        self.silent = False
         confirmed = []
         for key, one in now.items():
             if key in self.before:
