@@ -1,16 +1,15 @@
 # What happens around a run: who runs here, jobs that a killed run left, the watchdog, weights that must be had, the
 # folder given back. No rules here. It needs of who includes it: `W`, the work folder, the package on sys.path; and
-# `check_weights` does nothing where there is no `PLAN` (with `PATHS` and `ROOT`).
+# `check_weights` does nothing where there is no `PLAN` (with `PATHS`).
 
 import os
-import sys
 import time
 
 from fewscans.cluster import hooks, preflight
 from fewscans.cluster.notify import notify
+from fewscans.commands import fetch
 from fewscans.cost.record import remember
 from fewscans.errors import UserError
-
 from fewscans.forecast import context
 
 # For the plan that a dry-run ends with.
@@ -26,8 +25,6 @@ if workflow.is_main_process:
 
 def check_weights():
     """Weights from outside that cannot be had end a run here, not hours later."""
-    import subprocess
-
     if "PLAN" not in globals():
         return
     failed = []
@@ -39,20 +36,9 @@ def check_weights():
         ]
         if encoder.settings.source != "weights" or all(map(os.path.exists, written)):
             continue
-        command = [
-            sys.executable,
-            str(ROOT / "scripts/weights.py"),
-            "--backbone",
-            encoder.settings.backbone,
-        ]
-        done = subprocess.run(
-            [*command, "--weights", encoder.settings.weights or "hub"],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            failed.append(f"encoder {name}: {done.stderr.strip().splitlines()[-1]}")
+        failure = fetch.get(encoder.settings.backbone, encoder.settings.weights or "hub")
+        if failure:
+            failed.append(f"encoder {name}: {failure}")
     if failed:
         hooks.end()
         raise WorkflowError("\n".join(failed))

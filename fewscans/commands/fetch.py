@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         weights = getattr(encoder.settings, "weights", None) or "hub"
         if Path(out, "encoder.json").is_file():
             print(f"{name}: there already, {out}")
-        elif failure := _get(encoder.settings.backbone, weights, out):
+        elif failure := get(encoder.settings.backbone, weights, out):
             problems.add(f"encoder {name}", failure)
             continue
         else:
@@ -64,11 +64,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _get(backbone: str, weights: str, out: str) -> str | None:
-    """None once the weights are written; else why not. A process of its own: torch is loaded there."""
+def get(backbone: str, weights: str, out: str | None = None) -> str | None:
+    """None once the weights are written (without `out`: can be had); else why not.
+
+    In a process of its own, since torch is loaded for it.
+    """
     command = [sys.executable, str(ROOT / "scripts" / "weights.py"), "--backbone", backbone]
     done = subprocess.run(
-        [*command, "--weights", weights, "--out", out],
+        [*command, "--weights", weights, *(["--out", out] if out else [])],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
