@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from fewscans.cluster import deadline
 
 SCONTROL = """#!/bin/sh
 echo "$*" >> "$FAKE_SLURM/asked"
@@ -14,8 +18,9 @@ case "$1 $2" in
     cat "$FAKE_SLURM/job-$3";;
 "show config") [ -e "$FAKE_SLURM/now" ] || exit 1
     echo "Configuration data as of $(cat "$FAKE_SLURM/now")";;
-requeue*) [ -e "$FAKE_SLURM/refuse" ] && { echo "Requested operation is presently disabled for job $2" >&2; exit 1; }
-    if [ -e "$FAKE_SLURM/kill" ]; then (sleep 0.2; kill -TERM $PPID) >&- 2>&- & fi;;
+requeue*) [ -e "$FAKE_SLURM/refuse" ] || exit 0
+    echo "Requested operation is presently disabled for job $2" >&2
+    exit 1;;
 esac
 """
 
@@ -44,9 +49,9 @@ class FakeSlurm:
         """Let the controller's clock say so."""
         (self.folder / "now").write_text(str(int(seconds)))
 
-    def let(self, what: str) -> None:
-        """``refuse`` to requeue; ``kill`` who requeues, as Slurm does."""
-        (self.folder / what).touch()
+    def refuse(self) -> None:
+        """Let no job requeue itself."""
+        (self.folder / "refuse").touch()
 
     def asked(self, word: str = "") -> list[str]:
         """Command lines with `word`."""
@@ -56,3 +61,15 @@ class FakeSlurm:
             if path.exists()
             else []
         )
+
+
+@contextmanager
+def fake_slurm(folder: Path, monkeypatch) -> Iterator[FakeSlurm]:
+    """The fake commands, and nothing known of a job that this process might be in."""
+    for name in ("SLURM_JOB_ID", "SLURM_JOB_END_TIME", "SLURM_CLUSTER_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    # Asked shortly before an end: a busy machine is no silent controller.
+    monkeypatch.setattr(deadline, "ASK_AGAIN_S", deadline.ASK_S)
+    deadline.here.cache_clear()
+    yield FakeSlurm(folder, monkeypatch)
+    deadline.here.cache_clear()

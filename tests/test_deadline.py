@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from slurm_fakes import FakeSlurm
+from slurm_fakes import fake_slurm
 
 from fewscans import cli
 from fewscans.cluster import deadline
@@ -22,11 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
-    deadline.here.cache_clear()
-    yield FakeSlurm(tmp_path / "slurm", monkeypatch)
-    deadline.here.cache_clear()
+    with fake_slurm(tmp_path / "slurm", monkeypatch) as made:
+        yield made
 
 
 @pytest.fixture
@@ -182,7 +179,7 @@ def test_a_job_out_of_time_requeues_itself_and_waits(slurm, monkeypatch, told):
 
 
 def test_where_requeueing_is_refused_it_is_to_be_continued(slurm, monkeypatch, told):
-    slurm.let("refuse")
+    slurm.refuse()
     monkeypatch.setenv("SLURM_JOB_ID", "5")
     assert finish(over()) == 75
     assert "job 5 cannot be requeued (Requested operation is presently disabled" in told.text
@@ -249,19 +246,21 @@ def start(**env) -> subprocess.Popen:
 
 def test_a_real_process_requeues_and_is_ended_by_slurm(slurm):
     slurm.job(5, left_s=9, limit_s=60)
-    slurm.let("kill")
     process = start(SLURM_JOB_ID="5")
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGTERM, errors
-    assert "job 5 is requeued" in errors
+    told = []
+    for line in process.stderr:
+        told.append(line)
+        if "job 5 is requeued" in line:
+            process.terminate()
+    assert process.wait() == -signal.SIGTERM, told
     assert slurm.asked("requeue") == ["requeue 5"]
 
 
 def test_a_real_process_ends_with_75_where_it_cannot_requeue(slurm):
     slurm.job(5, left_s=9, limit_s=60)
-    slurm.let("refuse")
+    slurm.refuse()
     process = start(SLURM_JOB_ID="5")
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate()
     assert process.returncode == 75, errors
     assert "saved at step" in errors
     assert "To be continued" in errors

@@ -6,7 +6,6 @@ import logging
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -64,14 +63,13 @@ def machine(monkeypatch, tmp_path) -> Path:
     """This process on a machine with three cards; the folder of locks."""
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", CARDS)
-    monkeypatch.setattr(slots, "POLL_S", 0.01)
     return tmp_path / "locks"
 
 
 def test_many_jobs_never_two_at_one_card(tmp_path):
     """Ten processes, one to three cards each, thirty times over."""
     jobs = [start(JOB, tmp_path, n, 30) for n in (1, 1, 1, 2, 1, 2, 1, 3, 1, 2)]
-    said = [job.communicate(timeout=120) for job in jobs]
+    said = [job.communicate() for job in jobs]
     assert [job.returncode for job in jobs] == [0] * 10, [text for _, text in said]
     taken = [line.split() for out, _ in said for line in out.splitlines()]
     assert len(taken) == 300
@@ -85,9 +83,14 @@ def test_a_job_whose_lock_does_nothing_would_be_seen(tmp_path):
         "import slots", "import slots\nimport fcntl\nfcntl.flock = lambda *_: None", 1
     )
     assert broken != JOB
-    jobs = [start(broken, tmp_path, 1, 150) for _ in range(4)]
-    said = [job.communicate(timeout=120)[1] for job in jobs]
-    assert any("FileExistsError" in text for text in said)
+    holder = start(HOLDER, tmp_path, 3)
+    try:
+        for card in holder.stdout.readline().split():
+            (tmp_path / card).touch()  # as who computes on it
+        assert "FileExistsError" in start(broken, tmp_path, 1, 1).communicate()[1]
+    finally:
+        holder.kill()
+        holder.communicate()
 
 
 def test_a_killed_job_gives_its_card_back(machine, tmp_path):
@@ -106,10 +109,17 @@ def test_a_killed_job_gives_its_card_back(machine, tmp_path):
             holder.communicate()
 
 
-def test_waiting_is_told_once_and_ends(machine, caplog):
+def test_waiting_is_told_once_and_ends(machine, caplog, monkeypatch):
     first = slots.take(3, "cuda", folder=machine)
     os.environ["CUDA_VISIBLE_DEVICES"] = CARDS
-    threading.Timer(0.2, first.release).start()
+    waits = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            first.release()
+
+    monkeypatch.setattr(slots.time, "sleep", wait)
     with caplog.at_level(logging.INFO, "fewscans"), slots.take(2, "cuda", folder=machine) as second:
         assert second.names == ["GPU-aaa", "MIG-bbb"]
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-aaa,MIG-bbb"
@@ -123,9 +133,11 @@ def test_a_child_that_inherits_the_locks_keeps_the_cards(machine):
     mine = slots.take(3, "auto", folder=machine)
     child = subprocess.Popen(["sleep", "1000"], pass_fds=mine.descriptors)
     mine.release()
-    assert slots._try(1, CARDS.split(","), machine) is None
-    child.kill()
-    child.wait()
+    try:
+        assert slots._try(1, CARDS.split(","), machine) is None
+    finally:
+        child.kill()
+        child.wait()
     assert slots._try(1, CARDS.split(","), machine) is not None
 
 

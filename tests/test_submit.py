@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -135,13 +136,21 @@ def test_a_job_without_name_is_not_submitted_twice(cluster):
 
 
 def test_patience_ends(cluster, monkeypatch, capfd):
-    monkeypatch.setenv(submit.PATIENCE, "0.1")
+    monkeypatch.setenv(submit.PATIENCE, "100")
+    clock = [0.0]
+    fake = SimpleNamespace(
+        monotonic=lambda: clock[0], sleep=lambda s: clock.__setitem__(0, clock[0] + s)
+    )
+    monkeypatch.setattr(submit, "time", fake)
+    monkeypatch.setattr(submit, "PAUSE_S", 2.0)
+    monkeypatch.setattr(submit, "LONGEST_PAUSE_S", 60.0)
     cluster.answers("sbatch", FULL)
     assert submit.main(JOB) == 1
     message = capfd.readouterr().err
     assert message.startswith(FULL)
-    assert "tried again for 0.1 s, in vain" in message
-    assert len(cluster.calls("sbatch")) > 1
+    assert "tried again for 100 s, in vain" in message
+    # After 2 s, 3.4, 5.8, ... 28.4: the next pause would end after the patience.
+    assert len(cluster.calls("sbatch")) == 7
 
 
 def test_a_script_from_a_pipe_is_given_to_each_try(cluster, tmp_path):

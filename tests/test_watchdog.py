@@ -250,19 +250,20 @@ def test_the_installed_snakemake_has_what_is_read():
 
 
 END = """
-import sys, time
+import sys, threading, time
 from fewscans.cluster import slurm, watchdog
-slurm.jobs = lambda **_: []
-slurm.cancel = lambda ids: None
-def hear():
-    try:
-        time.sleep(60)
-    except KeyboardInterrupt:
-        print("interrupted", flush=True)
-        time.sleep(60 if sys.argv[1] == "hangs" else 0)
-import threading
-threading.Thread(target=watchdog.end_run, args=("cause", "run-a", print, 1.0), daemon=True).start()
-hear()
+
+hangs, heard = sys.argv[1] == "hangs", threading.Event()
+slurm.jobs = lambda **_: heard.wait() and []  # asked for before SIGKILL
+grace = 0 if hangs else 10**6
+thread = threading.Thread(target=watchdog.end_run, args=("cause", "run-a", print, grace), daemon=True)
+try:
+    thread.start()
+    time.sleep(10**6)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+    heard.set()
+    time.sleep(10**6 if hangs else 0)
 """
 
 
