@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -12,10 +14,12 @@ import pandas as pd
 from scipy.special import softmax
 
 from fewscans.config import load
-from fewscans.contracts import write_table
+from fewscans.contracts import read_metadata, read_table, write_table
 from fewscans.files import write_json
 from fewscans.keyed import key_of
 from fewscans.plan import Paths, as_json, expand
+from fewscans.tables import read_csv
+from scripts import aggregate
 
 # How far an arm parts the classes, by method; `majority` gives everybody the same.
 SKILL = {"majority": None, "random": 0.5, "scratch": 1.0, "simclr": 2.5, "mae": 1.0}
@@ -163,3 +167,22 @@ class Study:
             {"row": range(len(test)), "scan": test["scan"].to_numpy(), "role": "test"}
         )
         write_table(folder / "embeddings.parquet", "embeddings", frame)
+
+
+def run_aggregate(**params: Any) -> int:
+    """Exit code of ``scripts/aggregate.py`` in the folder of a study; few resamples if `params` do not say."""
+    return aggregate.main([
+        "--params", json.dumps({"score": {"resamples": 200}, **params}), "--plan", "work/plan.json",
+        "--scores", "work/scores.parquet", "--contrasts", "work/contrasts.parquet",
+        "--table", "results/ablation_table.csv", "--sidecar", "work/aggregate.json",
+    ])  # fmt: skip
+
+
+def ablation_table() -> pd.DataFrame:
+    """The table that came out, by arm, budget and unit."""
+    return read_csv("results/ablation_table.csv").set_index(["arm", "budget", "unit"], drop=False)
+
+
+def rewrite(path: str | Path, name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    """Apply `change` to the rows of a table of ours."""
+    write_table(path, name, change(read_table(path, name)), **read_metadata(path))

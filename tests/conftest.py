@@ -48,6 +48,13 @@ def shared_data() -> Callable[[str], Path]:
 
 
 @pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of the test's own, in which it works."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def script() -> Callable[[str], ModuleType]:
     """`script("convert").main([...])` runs scripts/convert.py in this process."""
 
