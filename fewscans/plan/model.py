@@ -1,0 +1,184 @@
+"""What will be done: encoders, arms, runs, and where their files are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import PurePosixPath
+from typing import Literal
+
+from fewscans.config import Config, EncoderSettings, RecipeSettings
+
+# Class of each rule's jobs; what a class gets at a site stands in its file, what a job takes in `fewscans.cost`.
+Kind = Literal["light", "cpu", "gpu"]
+RULES: dict[str, Kind] = {
+    "phantom": "light",
+    "convert": "cpu",
+    "audit": "cpu",
+    "normalise": "cpu",
+    "folds": "light",
+    "budgets": "light",
+    "weights": "light",
+    "tune": "light",
+    "pretrain": "gpu",
+    "pretrain_ranks": "gpu",
+    "finetune": "gpu",
+    "plan": "light",
+    "aggregate": "cpu",
+    "report": "cpu",
+}
+TITLES = {
+    "majority": "majority",
+    "random": "random, frozen",
+    "scratch": "scratch",
+    "scratch-long": "scratch, long",
+    "imagenet": "ImageNet",
+    "simclr": "SimCLR",
+    "mae": "MAE",
+    "simmim": "SimMIM",
+}
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """How weights come to be, under a name that is a file name."""
+
+    name: str
+    settings: EncoderSettings
+    title: str
+    ablation: str | None = None
+
+    @property
+    def method(self) -> str:
+        """Name in the registry."""
+        return self.settings.method  # type: ignore[attr-defined]
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether `pretrain` makes it."""
+        return self.settings.source == "pretrain"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Encoder x protocol x recipe: one line of the ablation."""
+
+    encoder: str
+    recipe: str
+    protocol: str
+    baseline: str | None
+    ablation: str | None = None
+
+    @property
+    def name(self) -> str:
+        """``ENCODER.RECIPE.PROTOCOL``; looked up, never parsed back."""
+        return f"{self.encoder}.{self.recipe}.{self.protocol}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fine-tuning job: all protocols, budgets and draws of an encoder on a fold with a seed."""
+
+    dataset: str
+    encoder: str
+    recipe: str
+    fold: str
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Path of its folders below ``work/predictions`` and ``work/embeddings``."""
+        return f"{self.encoder}/{self.recipe}/{self.dataset}/{self.fold}/{self.seed}"
+
+
+@dataclass
+class Plan:
+    """A config, expanded."""
+
+    config: Config
+    recipes: dict[str, RecipeSettings] = field(default_factory=dict)
+    encoders: dict[str, Encoder] = field(default_factory=dict)
+    # (encoder, recipe) pairs that are run, in the order of the table
+    pairs: list[tuple[str, str]] = field(default_factory=list)
+    arms: dict[str, Arm] = field(default_factory=dict)
+
+    # -- data sets -----------------------------------------------------------------------------------------------------
+    @property
+    def evaluated(self) -> list[str]:
+        """Data sets with folds: all that are no pool of another."""
+        pools = {pool for dataset in self.config.datasets.values() for pool in dataset.pools}
+        return [name for name in self.config.datasets if name not in pools]
+
+    def folds(self, dataset: str) -> list[str]:
+        """Names of its folds."""
+        if self.config.datasets[dataset].split == "official":
+            return ["official"]
+        return [str(fold) for fold in range(self.config.validation.folds)]
+
+    # -- runs ----------------------------------------------------------------------------------------------------------
+    def runs(self) -> Iterator[Run]:
+        """Every fine-tuning job."""
+        for dataset, (encoder, recipe) in product(self.evaluated, self.pairs):
+            seeds = (
+                1 if self.encoders[encoder].method == "majority" else self.config.validation.seeds
+            )
+            for fold, seed in product(self.folds(dataset), range(seeds)):
+                yield Run(dataset, encoder, recipe, fold, seed)
+
+    def protocols(self, encoder: str) -> list[str]:
+        """Protocols of an encoder's job, legal ones only."""
+        legal = self.encoders[encoder].settings.protocols
+        if legal == ("prior",):
+            return ["prior"]
+        return [protocol for protocol in self.config.protocols if protocol in legal]
+
+    def encoder_key(self, run: Run) -> str | None:
+        """Folder of the weights below ``work/encoders``; None where a run starts without a file."""
+        encoder = self.encoders[run.encoder]
+        if encoder.settings.source == "weights":
+            return f"{run.encoder}/{run.recipe}/all/all/all"
+        if not encoder.pretrained:
+            return None
+        fold = "all" if getattr(encoder.settings, "transductive", False) else run.fold
+        return f"{run.encoder}/{run.recipe}/{run.dataset}/{fold}/{run.seed}"
+
+    def longest_pretraining(self, backbone: str, patch: int | None, recipe: str) -> tuple[int, int]:
+        """(epochs, batch size) with the most steps among encoders of this network and recipe; (0, 1) if none."""
+        found = [
+            (e.settings.epochs / e.settings.batch_size, e.settings.epochs, e.settings.batch_size)  # type: ignore[attr-defined]
+            for name, r in self.pairs
+            if r == recipe
+            and (e := self.encoders[name]).pretrained
+            and network(e.settings) == (backbone, patch)
+        ]
+        return max(found)[1:] if found else (0, 1)
+
+
+def network(settings: EncoderSettings) -> tuple[str, int | None]:
+    """What has to be the same for one encoder to be another's baseline."""
+    return settings.backbone, settings.patch_size
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where things are, below the working directory."""
+
+    work: str
+    results: str
+
+    def dataset(self, dataset: str, *parts: str) -> str:
+        """``work/DATASET/...``."""
+        return str(PurePosixPath(self.work, dataset, *parts))
+
+    def encoder(self, key: str, *parts: str) -> str:
+        """``work/encoders/ENCODER/RECIPE/TARGET/FOLD/SEED/...``."""
+        return str(PurePosixPath(self.work, "encoders", key, *parts))
+
+    def predictions(self, run: Run) -> str:
+        """Predictions of a run."""
+        return str(PurePosixPath(self.work, "predictions", run.key, "predictions.parquet"))
+
+    def embeddings(self, run: Run, *parts: str) -> str:
+        """Embeddings of a run."""
+        return str(PurePosixPath(self.work, "embeddings", run.key, *parts))
