@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from fewscans.config.models import ComputeSettings
@@ -99,21 +98,20 @@ class Workers:
             )
             for _ in range(self.at_once)
         ]  # fmt: skip
-        answers = self._answers()
+        try:
+            answers = self._answers()
+        except UserError as error:
+            self.__exit__(error)
+            raise
         self.about = answers[0]
         # Its own seconds where others have slowed it down.
         own = sum(answer["cpu_s"] for answer in answers) / len(answers)
         self.started_s = min(time.perf_counter() - began, own)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         for process in self.processes:
-            process.kill() if error else process.stdin.close()  # type: ignore[union-attr]
+            process.kill() if any(raised) else process.stdin.close()  # type: ignore[union-attr]
         for process in self.processes:
             process.wait()
 
@@ -148,7 +146,8 @@ class Workers:
             assert process.stderr is not None
             line = process.stdout.readline()
             if not line:
-                raise UserError(process.stderr.read().strip().removeprefix("error: "))
+                said = process.stderr.read().strip().removeprefix("error: ")
+                raise UserError(said or f"scripts/calibrate.py was ended (code {process.wait()}).")
             answers.append(json.loads(line))
         for answer in answers:
             if "error" in answer:

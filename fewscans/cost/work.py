@@ -114,7 +114,7 @@ class Work:
         found = Rough(machine)
         steps, batch = self.schedule(name, dataset)
         settings: Any = self.plan.encoders[name].settings
-        ranks = getattr(settings, "ranks", 1) or 1
+        ranks = getattr(settings, "ranks", 1)
         step = self.step("pretrain", name, recipe)
         found.steps(steps, batch / ranks, step)
         known = found.known and self._all_counted(dataset)
@@ -131,7 +131,7 @@ class Work:
         for budget in self.labelled(dataset):
             rows += budget.runs * len(protocols) * tested
             for protocol in protocols:
-                self._protocol(found, protocol, name, recipe, dataset, budget, tested)
+                self.protocol(found, protocol, name, recipe, dataset, budget, tested)
         if any(NEEDS[protocol] == "features" for protocol in protocols):
             found.steps(1, (counts or ASSUMED).scans, self.step("embed", name, recipe))
         images = any(NEEDS[protocol] != "nothing" for protocol in protocols)
@@ -139,10 +139,11 @@ class Work:
         known = found.known and self._all_counted(dataset)
         return start + found.seconds + ROW_S * rows * machine.pace, known
 
-    def _protocol(
+    def protocol(
         self, found: Rough, protocol: str, name: str, recipe: str, dataset: str, budget: Labelled,
         tested: int,
     ) -> None:  # fmt: skip
+        """Add what the draws of a budget take by one protocol, `tested` scans predicted by each."""
         settings = self.config.protocol_settings
         share = sizes.weights(self.plan.encoders[name].settings.backbone)[1] / 100
         pace = found.machine.pace
@@ -193,7 +194,8 @@ class Work:
     def schedule(self, name: str, dataset: str) -> tuple[int, int]:
         """(steps, scans in a step) of a pretraining."""
         settings: Any = self.plan.encoders[name].settings
-        steps, batch = epoch_batches(self.seen(name, dataset), settings.batch_size)
+        ranks = getattr(settings, "ranks", 1)
+        steps, batch = epoch_batches(self.seen(name, dataset), settings.batch_size, ranks)
         return steps * settings.epochs, batch
 
     def seen(self, name: str, dataset: str) -> int:

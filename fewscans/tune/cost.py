@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from fewscans.cost.model import SPREAD, Estimate, Model
@@ -104,7 +105,7 @@ class TuneResources:
         labelled = next(iter(work.labelled(dataset)))
         one = type(labelled)(labelled.scans, 1)
         for _ in range(INNER if arm.protocol == "finetune" else LOOKS):
-            work._protocol(found, arm.protocol, encoder, recipe, dataset, one, labelled.scans)
+            work.protocol(found, arm.protocol, encoder, recipe, dataset, one, labelled.scans)
         known = found.known and work.counts(dataset) is not None
         source = source or ("declared" if machine.declared else "scaled")
         memory = model.of("pretrain" if model.plan.encoders[encoder].pretrained else "finetune",
@@ -122,8 +123,6 @@ class TuneResources:
         return self._models[encoder, longest]
 
     def _make_model(self, encoder: str, longest: bool) -> Model:
-        from dataclasses import replace
-
         plan, old = self.plan, self.cost.model
         params = tune_params(plan, encoder, next(iter(plan.recipes)), plan.evaluated[0])
         values = middle(params, longest=longest)
