@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from fewscans.cluster import outcome
 from fewscans.cluster.site import Site
 from fewscans.config import load
+from fewscans.cost import sizes
 from fewscans.cost.history import History, Measured
 from fewscans.cost.model import Estimate, Model
 from fewscans.cost.resources import UNKNOWN_MIN, RuleResources
@@ -74,6 +76,15 @@ def test_every_rule_tells_what_the_plan_reads():
         assert set(of) >= {"gpu", "mem_mb", "runtime"} | TOLD
         if not rule.endswith("_ranks"):
             assert of["gpu"] == (1 if kind == "gpu" else 0)
+
+
+def test_pretraining_tells_what_its_checkpoints_take():
+    encoders = {"simclr": {**CONFIG["encoders"]["simclr"], "backbone": "resnet18", "ranks": 2}}
+    resources = resources_of(encoders=encoders)
+    held = {rule: resources.of(rule).get("scratch_mb") for rule in RULES}
+    told = {rule: call(value) for rule, value in held.items() if value is not None}
+    one = sizes.checkpoint_mb("resnet18")
+    assert told == dict.fromkeys(("pretrain", "pretrain_ranks"), math.ceil(2 * one))
 
 
 def test_rules_of_the_workflow_declare_their_own_resources():

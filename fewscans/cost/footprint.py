@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from fewscans.cost import sizes
 from fewscans.cost.work import ASSUMED, Work
 from fewscans.plan import Plan
@@ -68,7 +70,14 @@ class Footprint:
             jobs = sum(1 for _ in self.plan.runs())
             mb = 0.5 + 0.002 * jobs if rule == "aggregate" else 3.0 * len(self.plan.evaluated)
             files = 8 if rule == "aggregate" else 3 + 21 * len(self.plan.evaluated)
-        return -int(-mb // 1), files
+        return math.ceil(mb), files
+
+    def scratch(self, rule: str, encoder: str) -> int:
+        """MB that a job holds while it runs, beside its output: checkpoints of a pretraining."""
+        if rule != "pretrain":
+            return 0
+        backbone = self.plan.encoders[encoder].settings.backbone
+        return math.ceil(sizes.CHECKPOINTS * sizes.checkpoint_mb(backbone))
 
     def _finetune_output(
         self, encoder: str, dataset: str, tested: int, scans: int

@@ -19,7 +19,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 from fewscans.files import write_json
 
@@ -100,11 +99,6 @@ def quantile(values: list[float], share: float) -> float:
     place = share * (len(ordered) - 1)
     low, high = math.floor(place), math.ceil(place)
     return ordered[low] + (place - low) * (ordered[high] - ordered[low])
-
-
-def middle(values: list[float]) -> float:
-    """Median."""
-    return float(median(values))
 
 
 # -- after a run -----------------------------------------------------------------------------------

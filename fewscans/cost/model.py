@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import median
 from typing import Any
 
 from fewscans.cost import calibration, history, sizes
@@ -45,6 +46,7 @@ class Estimate:
     mem_mb: int
     output_mb: int
     output_files: int
+    scratch_mb: int = 0
 
     @property
     def known(self) -> bool:
@@ -131,13 +133,14 @@ class Model:
     def _estimate(self, *job: str) -> Estimate:
         seconds, p95, source = self._seconds(*job)
         made = self.footprint.output(*job)
-        return Estimate(seconds, p95, source, self.memory(*job), *made)
+        scratch = self.footprint.scratch(job[0], job[1])
+        return Estimate(seconds, p95, source, self.memory(*job), *made, scratch)
 
     def _seconds(self, *job: str) -> tuple[float, float, str]:
         found = self.history.like(*self.mark(*job))
         if found is not None:
             seconds, same = found
-            middle = history.middle(seconds)
+            middle = median(seconds)
             spread = SPREAD["measured" if same else "scaled"]
             p95 = history.quantile(seconds, 0.95) if len(seconds) >= FEW else max(seconds)
             return (

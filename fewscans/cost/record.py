@@ -23,7 +23,7 @@ def remember(plan: Plan, since: float) -> int:
 
 
 def jobs(model: Model) -> Iterator[Job]:
-    """Every job of the plan that leaves a measurement."""
+    """Every job of the plan that leaves a measurement; not searches and downloads, which are never twice the same."""
     config = model.plan.config
     folder = Path(config.work, "benchmarks")
 

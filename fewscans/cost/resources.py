@@ -1,8 +1,9 @@
 """What each rule declares: memory, time and GPU for the executor, and the numbers that the plan reads.
 
 `gpu`, `mem_mb` and `runtime` are asked for; `expected_s`, `expected_p95_s` (seconds of the rule's command),
-`expected_from` (``measured:N``, ``scaled``, ``declared``, ``unknown``), `output_mb` and `output_files` are told. All
-follow from settings, history and calibration, never from input files: a dry-run knows each of them.
+`expected_from` (``measured:N``, ``scaled``, ``declared``, ``unknown``), `output_mb`, `output_files` and `scratch_mb`
+(held while it runs) are told. All follow from settings, history and calibration, never from input files: a dry-run
+knows each of them.
 """
 
 from __future__ import annotations
@@ -79,6 +80,8 @@ class RuleResources:
             "output_mb": told("output_mb"),
             "output_files": told("output_files"),
         }
+        if rule in ("pretrain", RANKS):
+            found["scratch_mb"] = told("scratch_mb")
         if self.whole and rule in MANY:
             found = {name: self._simplest(rule, name, value) for name, value in found.items()}
         return found | (self._ranks() if rule == RANKS else {})
@@ -135,6 +138,11 @@ class RuleResources:
     def output_files(of: Estimate) -> int:
         """Inodes."""
         return of.output_files
+
+    @staticmethod
+    def scratch_mb(of: Estimate) -> int:
+        """Disk that it holds while it runs, MB: its checkpoints."""
+        return of.scratch_mb
 
     # -- asked for -----------------------------------------------------------------------------------------------------
     def runtime(self, rule: str, wildcards: Any, attempt: int = 1) -> int:

@@ -34,6 +34,10 @@ FLOOR_MB = 500
 # Float images that a training keeps of one image of its own size, on the processor; measured for the demo's networks.
 KEPT_IMAGES = {"test_resnet": 100, "test_vit": 40}
 MOST_KEPT_IMAGES = 200
+# Weights of a network with what a method adds to it, over its own; thrown away with the checkpoint.
+HEADS = 1.25
+# Checkpoints of a training: the last one, and the next until it is whole and takes its place.
+CHECKPOINTS = 2
 # Scans as they were delivered: 512 x 512 of 16 bits.
 NATIVE_MB = 0.55
 MB = 1e6
@@ -64,9 +68,13 @@ def training_mb(
 
 
 def encoder_mb(backbone: str) -> float:
-    """Files of one encoder, and the checkpoint of its training while it lasts."""
-    million = weights(backbone)[0]
-    return 4 * million + 0.3 + 12 * million
+    """Files of one encoder; those in the cache are the same ones, linked."""
+    return 4 * weights(backbone)[0] + 0.3
+
+
+def checkpoint_mb(backbone: str) -> float:
+    """One file of training state: weights, heads included, and two moments of each (AdamW), 4 bytes a number."""
+    return HEADS * 3 * 4 * weights(backbone)[0] + 0.3
 
 
 def predictions_mb(runs: int, tested: int, labelled: int) -> float:

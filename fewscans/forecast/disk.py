@@ -50,10 +50,9 @@ def _peak_mb(jobs: Sequence[Job], here: Schedule, place: Place) -> float:
     for number, unit in enumerate(place.units(jobs)):
         output = sum(jobs[j].output_mb or 0.0 for j in unit)
         scratch = max(jobs[j].scratch_mb for j in unit)
+        # What ends gives back before another starts.
         changes.append((here.starts[number], 1, output + scratch))
-        changes.append(
-            (here.ends[number], 0, -scratch)
-        )  # what ends gives back before another starts
+        changes.append((here.ends[number], 0, -scratch))
     now = peak = 0.0
     for _, _, change in sorted(changes):
         now += change
@@ -69,14 +68,20 @@ def existing(folder: Path) -> Path:
     return path
 
 
-def free(jobs: Iterable[Job], directory: str) -> list[dict[str, Any]]:
-    """Per file system that is written to: what is free at this moment, and what this run adds."""
+def free(jobs: Iterable[Job], directory: str, passing_mb: float = 0.0) -> list[dict[str, Any]]:
+    """Per file system that is written to: what is free at this moment, and what this run needs at its fullest.
+
+    `passing_mb` comes on top of the outputs then; it lies where the jobs that hold it write.
+    """
     needed: dict[str, list[float]] = {}
     for job in jobs:
         parts = job.folder.split("/")
         entry = needed.setdefault("/".join(parts[: 1 if parts[0] else 4]), [0.0, 0])
         entry[0] += job.output_mb or 0.0
         entry[1] += job.output_files or 0
+        if job.scratch_mb:
+            entry[0] += passing_mb
+            passing_mb = 0.0
     systems: dict[int, dict[str, Any]] = {}
     for folder, (mb, files) in sorted(needed.items()):
         try:

@@ -33,6 +33,7 @@ def build(
     here = schedule_here(jobs, place)
     rules = [_rule(name, found, place) for name, found in _by_rule(jobs)]
     totals = _totals(jobs, rules, place, here, settings)
+    space = disk.by_kind(jobs, here, place)
     walls = [
         _wall(jobs, place, kind, count, machine)
         for kind, count, machine in place.machines(jobs, gpus)
@@ -45,9 +46,9 @@ def build(
         "totals": totals,
         "wall_times": walls,
         "critical_path": _critical(jobs, place),
-        "disk": disk.by_kind(jobs, here, place),
+        "disk": space,
         "worst_case": _worst(jobs, place),
-        "now": disk.free(jobs, place.facts.directory),
+        "now": disk.free(jobs, place.facts.directory, space["peak_mb"] - space["total_mb"]),
     }
     plan["over_budget"] = over_budget(plan, settings)
     plan["problems"] = misfits(jobs, place, plan)
@@ -165,8 +166,11 @@ def _critical(jobs: Sequence[Job], place: Place) -> dict[str, Any]:
     rules = [jobs[units[unit][0]].rule for unit in chain]
     work = sum((jobs[j].expected_s or 0.0) for unit in chain for j in units[unit])
     seconds = sum(tasks[unit].seconds for unit in chain)
+    longest = max(chain, key=lambda unit: tasks[unit].seconds, default=None)
     return {
         "rules": rules,
+        "longest_rule": None if longest is None else jobs[units[longest][0]].rule,
+        "longest_s": 0.0 if longest is None else tasks[longest].seconds,
         "wall_s": (place.start_s if jobs else 0.0) + seconds + place.notice_s * len(chain),
         "work_s": work,
         "start_up_s": seconds - work,
