@@ -38,6 +38,10 @@ def check_legal(tasks, machine, made):
         assert machine.slots is None or len(now) <= machine.slots
         held = [lane for p in now for lane in made.lanes[p]]
         assert len(held) == len(set(held))
+    if machine.burst:
+        count, span = machine.burst
+        starts = sorted(made.starts)
+        assert all(b - a >= span for a, b in zip(starts, starts[count:], strict=False))
 
 
 def best(tasks, machine) -> float:
@@ -142,6 +146,11 @@ def test_too_few_gpus_is_no_schedule_and_too_few_cores_take_all():
 def test_submissions_come_in_bursts():
     made = run([Task(0.0)] * 7, Machine(burst=(3, 60.0)))
     assert sorted(made.starts) == [0, 0, 0, 60, 60, 60, 120]
+
+
+def test_what_was_not_submitted_early_is_not_submitted_at_once_later():
+    made = run([Task(500.0), *[Task(1.0, after=(0,))] * 5], Machine(burst=(2, 10.0)))
+    assert sorted(made.starts) == [0, 500, 500, 510, 510, 520]
 
 
 def test_a_place_is_held_until_the_end_is_noticed():

@@ -7,7 +7,7 @@ per cent of it. Snakemake's own scheduler takes what is ready in much the same w
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ class Machine:
     slots: int | None = None
     """Most jobs in flight."""
     burst: tuple[float, float] | None = None
-    """(starts, seconds): at most so many starts in so long a time."""
+    """(starts, seconds): at most so many starts in any span of so long."""
     notice_s: float = 0.0
     """From a job's end until those who wait for it are started."""
 
@@ -131,7 +131,9 @@ class _Simulation:
         # What is ready, by what it asks for: few shapes, so that choosing stays cheap with thousands of jobs.
         self.ready: dict[tuple[int, int], list[tuple[float, int]]] = defaultdict(list)
         self.events: list[tuple[float, int, int]] = []
-        self.cpus = self.gpus = self.jobs = self.started = 0
+        self.cpus = self.gpus = self.jobs = 0
+        # The last starts, as many as may fall into one span.
+        self.recent: deque[float] = deque(maxlen=int(machine.burst[0]) or 1 if machine.burst else 1)
         self.peak = [0, 0, 0]
         self.free = list(range(machine.gpus)) if machine.gpus is not None else []
         self.starts = [0.0] * len(tasks)
@@ -190,9 +192,8 @@ class _Simulation:
             ]
             if not fitting:
                 return
-            if machine.burst is not None:
-                count, per_s = machine.burst
-                allowed = int(self.started // max(count, 1.0)) * per_s
+            if machine.burst is not None and len(self.recent) == self.recent.maxlen:
+                allowed = self.recent[0] + machine.burst[1]
                 if allowed > now:
                     heapq.heappush(self.events, (allowed, 2, -1))
                     return
@@ -201,7 +202,7 @@ class _Simulation:
             self._start(place, shape, now)
 
     def _start(self, place: int, shape: tuple[int, int], now: float) -> None:
-        self.started += 1
+        self.recent.append(now)
         self.jobs += 1
         self.cpus += shape[0]
         self.gpus += shape[1]
