@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,8 @@ from fewscans.cluster.site import Site
 from fewscans.forecast.context import Facts
 from fewscans.forecast.jobs import Job
 from fewscans.forecast.place import Place
-from fewscans.forecast.rates import Terms
+from fewscans.forecast.rates import PlanSettings, Terms
+from fewscans.forecast.totals import build
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTHING_ADDED = Terms(local_start_s=0, local_job_s=0, cluster_start_s=0, in_job_s=0, notice_s=0)
@@ -91,6 +93,13 @@ def cluster(terms: Terms = NOTHING_ADDED, slots: int | None = None, **changes: A
     """The cluster of `SITE`, with some of its keys changed."""
     facts = Facts(cluster=True, slots=slots, retries=changes.pop("retries", 0))
     return Place(facts, Site.model_validate({**SITE, **changes}), terms)
+
+
+def plan(
+    jobs: Sequence[Job], place: Place | None = None, gpus: int | None = None, **settings: Any
+) -> dict[str, Any]:
+    """What is said of `jobs`, by default on one machine."""
+    return build(jobs, place or local(), PlanSettings.model_validate(settings), gpus)
 
 
 def event(jobid: int, rule: str, **values: Any) -> SimpleNamespace:

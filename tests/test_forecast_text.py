@@ -8,7 +8,7 @@ import stat
 from types import SimpleNamespace
 
 import pytest
-from forecast_factory import cluster, event, job, local
+from forecast_factory import cluster, event, job, local, plan
 
 from fewscans.errors import UserError
 from fewscans.forecast import actual, context
@@ -19,10 +19,6 @@ from fewscans.forecast.record import Recorder
 from fewscans.forecast.text import chain_words, plan_text
 from fewscans.forecast.totals import build
 from fewscans.forecast.words import amount, between, brief, count, duration, size
-
-
-def plan(jobs, place=None, **settings):
-    return build(jobs, place or local(), PlanSettings.model_validate(settings))
 
 
 def many():
@@ -123,6 +119,25 @@ def test_advice_where_more_gpus_gain_nothing():
     assert any("More than 2 GPUs gain little" in text for text in found["advice"])
 
 
+def test_advice_on_the_longest_chain_is_about_the_job_that_is_on_it():
+    jobs = [
+        job("convert", expected_s=300.0, expected_p95_s=9000.0),
+        job("pretrain", name="p0", gpus=1, expected_s=30.0, after=(0,)),
+        job("pretrain", name="p1", gpus=1, expected_s=700.0, after=(0,)),
+    ]
+    found = plan(jobs, cluster())
+    assert found["critical_path"]["longest_rule"] == "pretrain"
+    assert any("One pretrain job is 70 % of the longest chain" in text for text in found["advice"])
+
+
+def test_no_more_is_packed_than_is_advised():
+    short = [job("finetune", name=f"f{i}", gpus=1, expected_s=0.1) for i in range(99)]
+    terms = PlanSettings().terms
+    assert any("pack: 64" in t for t in build(short, cluster(terms), PlanSettings())["advice"])
+    packed = build(short, cluster(terms, pack=64), PlanSettings())
+    assert not any("pack:" in text for text in packed["advice"])
+
+
 def test_csv_has_a_line_per_rule():
     lines = csv_text(plan(many(), cluster())).splitlines()
     assert len(lines) == 4
@@ -190,7 +205,7 @@ def test_actual_takes_the_last_run_of_each_job_and_its_benchmark(tmp_path):
         tmp_path,
         [
             ran("convert", expected_s=99.0),
-            ran("convert", benchmark=str(benchmark)),
+            ran("convert", benchmark="b.tsv"),
             ran("pretrain[seed=0]", run_began_unix_s=95.0, ended_unix_s=155.0),
             '{"name": "cut sho',
         ],

@@ -158,6 +158,15 @@ def test_over_a_budget(folder, capsys):
     assert "disk gb" in capsys.readouterr().out
 
 
+def test_settings_are_those_of_the_folder_unless_others_are_named(folder, monkeypatch):
+    Path("elsewhere/config").mkdir(parents=True)
+    Path("elsewhere/config/plan.yaml").write_text("rates: {cpu_hour: 3}\n")
+    Path("named.yaml").write_text("rates: {cpu_hour: 0}\n")
+    assert planned("--directory", "elsewhere")[1]["totals"]["money"] > 0
+    monkeypatch.setenv("FEWSCANS_PLAN", "named.yaml")
+    assert planned("--directory", "elsewhere")[1]["totals"]["money"] == 0
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -60,8 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
     _check_files(arguments)
     jobs, place, settings = dry_run(arguments)
     if arguments.actual:
-        work = Path(arguments.directory or ".", place.facts.work or "work")
-        _say(actual.actual_text(actual.compare(actual.read_record(work), work)))
+        folder = Path(arguments.directory or ".")
+        record = actual.read_record(folder / (place.facts.work or "work"))
+        _say(actual.actual_text(actual.compare(record, folder)))
         return 0
     plan = build(jobs, place, settings, arguments.gpus)
     _write(plan, jobs, place, arguments)
@@ -128,20 +129,14 @@ def dry_run(arguments: argparse.Namespace) -> tuple[list[Job], Place, PlanSettin
         if done.returncode or not file.exists():
             raise UserError(f"Snakemake cannot plan this run:\n{_last_words(done.stdout)}")
         jobs, facts = read_jobs(file)
-    directory = Path(arguments.directory or ".")
-    local = arguments.settings or (directory / "config/plan.yaml")
-    named = arguments.settings or (str(local) if Path(local).exists() else None)
-    place, settings = place_of(facts, named)
+    place, settings = place_of(facts, arguments.settings)
     bounds = {
         name: value
         for name in Budget.model_fields
         if (value := getattr(arguments, f"budget_{name}")) is not None
     }
-    return (
-        jobs,
-        place,
-        settings.model_copy(update={"budget": settings.budget.model_copy(update=bounds)}),
-    )
+    budget = settings.budget.model_copy(update=bounds)
+    return jobs, place, settings.model_copy(update={"budget": budget})
 
 
 def command(arguments: argparse.Namespace) -> list[str]:

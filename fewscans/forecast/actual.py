@@ -51,7 +51,7 @@ def read_record(work: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def benchmark(path: str | os.PathLike[str] | None) -> dict[str, float | None]:
-    """(seconds, memory_mb) of a benchmark file; None where it does not say."""
+    """Seconds and memory of a benchmark file; None where it does not say."""
     try:
         with open(path or "", encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
@@ -99,9 +99,11 @@ def _add_step(found: dict[str, dict[str, float | None]], line: str) -> None:
         entry["used_mb"] = max(entry["used_mb"] or 0.0, mb)
 
 
-def compare(record: Iterable[Mapping[str, Any]], work: str | os.PathLike[str]) -> dict[str, Any]:
-    """By rule: asked, expected, used, and the ratio of used to expected."""
-    jobs = [_with_use(job, work) for job in record]
+def compare(
+    record: Iterable[Mapping[str, Any]], directory: str | os.PathLike[str]
+) -> dict[str, Any]:
+    """By rule: asked, expected, used, and the ratio of used to expected. `directory`: where the run took place."""
+    jobs = [_with_use(job, directory) for job in record]
     accounts = sacct([job["slurm_id"] for job in jobs if job.get("slurm_id")])
     for job in jobs:
         known = accounts.get(str(job.get("slurm_id")), {})
@@ -125,12 +127,10 @@ def compare(record: Iterable[Mapping[str, Any]], work: str | os.PathLike[str]) -
     }
 
 
-def _with_use(job: Mapping[str, Any], work: str | os.PathLike[str]) -> dict[str, Any]:
+def _with_use(job: Mapping[str, Any], directory: str | os.PathLike[str]) -> dict[str, Any]:
     """The job with what its benchmark file says, else with the time between its events."""
     file = job.get("benchmark")
-    if file and not Path(file).exists():  # asked from another folder than the run's
-        file = Path(work).parent / file
-    found = benchmark(file)
+    found = benchmark(Path(directory, file) if file else None)
     if found["used_s"] is None and not job.get("slurm_id"):
         found["used_s"] = job["ended_unix_s"] - job["started_unix_s"]
     return {**job, **found}

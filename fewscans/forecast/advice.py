@@ -10,6 +10,8 @@ from fewscans.forecast.words import amount, count, duration
 
 # Less than this is not worth a line.
 WORTH_S = 300.0
+# Members of a pack wait for each other; more than this is not advised.
+MOST_PACKED = 64
 
 
 def advise(plan: dict[str, Any], place: Place) -> list[str]:
@@ -56,8 +58,9 @@ def _start_up(plan: dict[str, Any], place: Place) -> Iterator[str]:
     packed = [rule for rule in plan["rules"] if rule["rule"] in PACKED and rule["jobs"] > 1]
     for rule in packed:
         work = (rule["expected_p50_s"] or 0.0) * place.pack(rule["rule"])
-        if 0 < work < 3 * place.terms.in_job_s:
-            size = min(64, max(2, round(10 * place.terms.in_job_s / rule["expected_p50_s"])))
+        if 0 < work < 3 * place.terms.in_job_s and place.pack(rule["rule"]) < MOST_PACKED:
+            wanted = round(10 * place.terms.in_job_s / rule["expected_p50_s"])
+            size = min(MOST_PACKED, max(2, wanted))
             yield (
                 f"{rule['rule']}: a job works {duration(rule['expected_p50_s'])} and takes "
                 f"{duration(place.terms.in_job_s)} to start. `pack: {size}` in the site file lets "
@@ -83,12 +86,9 @@ def _chain(plan: dict[str, Any]) -> Iterator[str]:
     chain, totals = plan["critical_path"], plan["totals"]
     if totals["wall_s"] < WORTH_S or chain["wall_s"] < 0.8 * totals["wall_s"]:
         return
-    by_time = [r for r in plan["rules"] if r["rule"] in chain["rules"] and r["expected_p95_s"]]
-    if by_time:
-        longest = max(by_time, key=lambda r: r["expected_p95_s"])
-        share = longest["expected_p95_s"] / chain["wall_s"]
-        if share > 0.5:
-            yield (
-                f"One {longest['rule']} job is {amount(min(100, 100 * share))} % of the longest chain: "
-                "only a shorter one makes the whole shorter."
-            )
+    share = chain["longest_s"] / chain["wall_s"]
+    if share > 0.5:
+        yield (
+            f"One {chain['longest_rule']} job is {amount(100 * share)} % of the longest chain: "
+            "only a shorter one makes the whole shorter."
+        )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from fewscans.cluster.site import VARIABLE as SITE
@@ -34,7 +34,7 @@ class Facts:
     burst: tuple[float, float] | None = None
     """At most (submissions, in seconds)."""
     retries: int = 0
-    up_to_date: dict[str, int] | None = field(default=None)
+    up_to_date: dict[str, int] | None = None
     """Rule -> jobs that need not run."""
     work: str | None = None
     """Folder of everything between."""

@@ -11,12 +11,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fewscans.cluster.site import Partition
+from fewscans.cost.retries import CONTINUES, starts
 from fewscans.forecast.jobs import Job
 from fewscans.forecast.place import Place
 from fewscans.forecast.words import amount, count, duration, size
 
-# Trainings and searches go on where their time was too short.
-RESUMES = frozenset({"pretrain", "pretrain_ranks", "finetune", "tune"})
 # Requests that no node can meet: the cluster refuses such a job, or lets it wait for ever.
 IMPOSSIBLE = frozenset({"time", "cores", "memory", "nodes", "gpus", "model"})
 # (kind, whether it stops the run, words)
@@ -66,9 +65,9 @@ def _of_time(job: Job, place: Place) -> Iterator[Misfit]:
     limit, in_job = job.runtime_min * 60, place.terms.in_job_s
     asked = f"asks for {duration(limit)}"
     if job.expected_s is not None and job.expected_s + in_job > limit:
-        if job.rule in RESUMES:
-            times = -(-job.expected_s // max(60.0, limit - in_job))
-            say = f"{asked} and needs about {duration(job.expected_s)}: it will be continued, {times:.0f} starts"
+        if job.rule in CONTINUES:
+            times = max(2, starts(job.expected_s, job.runtime_min))
+            say = f"{asked} and needs about {duration(job.expected_s)}: it will be continued, {times} starts"
             yield "length", False, say
         else:
             yield (
@@ -191,7 +190,7 @@ def _of_run(place: Place, plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for system in plan["now"]:
         if system["needed_mb"] > system["free_mb"]:
             text = (
-                f"outputs take {size(system['needed_mb'])} below {system['folder']}; "
+                f"the run takes {size(system['needed_mb'])} below {system['folder']}; "
                 f"{size(system['free_mb'])} are free there"
             )
             yield _whole("space", True, text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -130,29 +130,24 @@ class Collector:
             "benchmark": getattr(event, "benchmark", None),
         }
 
-    def jobs(self, codes: Container[str] = ()) -> list[Job]:
+    def jobs(self, codes: Set[str] = frozenset()) -> list[Job]:
         """All jobs, in an order that depends on their names alone, with their graph.
 
         `codes` are the digests of code in force: a job whose params differ in these alone has changed code.
         """
-        named = sorted((_name(seen), seen) for seen in _distinct(self.seen.values()))
+        # A name may come twice (rules without wildcards and other outputs); outputs differ.
+        named = sorted(
+            ((_name(seen), seen) for seen in self.seen.values()),
+            key=lambda pair: (pair[0], pair[1]["output"]),
+        )
         maker = {file: place for place, (_, seen) in enumerate(named) for file in seen["output"]}
         made = []
         for place, (name, seen) in enumerate(named):
             before = {maker[f] for f in seen["input"] if f in maker} - {place}
-            if (
-                seen["reason"] == "params"
-                and seen["digests"]
-                and all(map(codes.__contains__, seen["digests"]))
-            ):
+            if seen["reason"] == "params" and seen["digests"] and seen["digests"] <= codes:
                 seen = {**seen, "reason": "code"}
             made.append(_job(name, seen, tuple(sorted(before))))
         return made
-
-
-def _distinct(seen: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Jobs by name; a name that comes twice (rules without wildcards and other outputs) is told apart by its output."""
-    return sorted(seen, key=lambda s: (_name(s), s["output"]))
 
 
 def _name(seen: Mapping[str, Any]) -> str:

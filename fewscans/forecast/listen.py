@@ -54,7 +54,7 @@ class DryRun:
 
 def place_of(facts: context.Facts, plan_file: str | None = None) -> tuple[Place, PlanSettings]:
     """Where jobs run, and what the plan should know of it."""
-    settings = read_plan_settings(plan_file)
+    settings = read_plan_settings(plan_file, facts.directory)
     site: Site | None = read_site(facts.site) if facts.site else None
     return Place(facts, site, settings.terms), settings
 

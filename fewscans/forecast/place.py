@@ -62,9 +62,7 @@ class Place:
         """Where a job goes: as submitted, else as the site says; None: the cluster's default, not known."""
         if job.partition or self.site is None:
             return job.partition
-        wanted = self.site.job_class(self.kind(job)).partition
-        default = (name for name, p in self.site.partitions.items() if p.default)
-        return wanted or next(default, None)
+        return self.site.job_class(self.kind(job)).partition or self.site.default_partition
 
     def partition(self, job: Job) -> Partition | None:
         """Limits that a job meets; None where nothing is known."""

@@ -84,8 +84,10 @@ class PlanSettings(Settings):
     """What jobs cost besides their work."""
 
 
-def read_plan_settings(path: str | os.PathLike[str] | None = None) -> PlanSettings:
-    """Settings from `path`, else from where they usually stand, else the defaults.
+def read_plan_settings(
+    path: str | os.PathLike[str] | None = None, directory: str = "."
+) -> PlanSettings:
+    """Settings from `path`, else from where they usually stand in the working `directory`, else the defaults.
 
     Raises
     ------
@@ -93,9 +95,10 @@ def read_plan_settings(path: str | os.PathLike[str] | None = None) -> PlanSettin
         A file that was named is not there, or one holds what is no setting.
     """
     named = path or os.environ.get(VARIABLE)
-    if named is None and not Path(PLACE).exists():
+    usual = Path(directory, PLACE)
+    if not named and not usual.exists():
         return PlanSettings()
-    file = Path(named or PLACE)
+    file = Path(named or usual)
     try:
         raw = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ class Recorder:
         self.known: dict[int, dict[str, Any]] = {}
         self.slurm: dict[int, str] = {}
         self.began: float | None = None
-        self.run = f"{os.getpid()}"
 
     def take(self, event: Any, record: Any) -> None:
         """Hear one event; `record.created` is its time."""

@@ -123,7 +123,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> 
 
 
 def _facts(plan: dict[str, Any], full: bool) -> list[str]:
-    facts = [*_time(plan), *_cost(plan, full), *_space(plan, full), *_cluster(plan, full)]
+    facts = [*_time(plan), *_cost(plan, full), *_space(plan, full), *_cluster(plan)]
     lines = []
     for name, text in facts:
         lines += textwrap.wrap(
@@ -221,7 +221,7 @@ def _space(plan: dict[str, Any], full: bool) -> Iterator[tuple[str, str]]:
         yield "free", f"{size(system['free_mb'])}{files} where {system['folder']} is (quotas apart)"
 
 
-def _cluster(plan: dict[str, Any], full: bool) -> Iterator[tuple[str, str]]:
+def _cluster(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
     place, totals = plan["place"], plan["totals"]
     if not place["cluster"]:
         return
