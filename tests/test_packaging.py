@@ -220,9 +220,10 @@ def machine(tmp_path):
         '#!/bin/sh\necho "made $1"\necho "$1" >>"$LOG"\nif [ "$1" = "$FAILS" ]; then exit 3; fi\n'
     )
     # there already, so that nothing is installed
-    for name in ("chromium", "slurmctld", "slurmdbd"):
+    there = ["chromium", "munged", "slurmctld", "slurmd", "sbatch", "slurmdbd", "mariadbd"]
+    for name in there:
         (tmp_path / name).write_text("#!/bin/sh\n")
-    for name in ("make", "chromium", "slurmctld", "slurmdbd"):
+    for name in ("make", *there):
         (tmp_path / name).chmod(0o755)
     return tmp_path
 
