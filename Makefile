@@ -30,7 +30,7 @@ help: ## list what can be made
 	  while IFS="$$(printf '\t')" read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
 	@echo "  TORCH_INDEX=URL where torch is taken from, PYTHON=python3.12 which Python, see Makefile"
 
-demo: setup ## environment, generated cohort, the whole workflow, a short table (some 8 minutes)
+demo: setup ## environment, generated cohort, the whole workflow, a short table (some 6 minutes)
 	@$(BIN)/snakemake $(SNAKEMAKE_ARGS)
 	@$(BIN)/python scripts/show.py
 
