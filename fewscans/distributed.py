@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from fewscans.cluster.deadline import ToBeContinuedError
 from fewscans.errors import UserError
 from fewscans.ranks import Place
 
@@ -140,8 +141,20 @@ def join(
             backend, store=store, rank=place.rank, world_size=place.size, timeout=timeout
         )
     log.info("%d processes share this training (%s)", place.size, backend)
-    yield Ranks(place)
-    # Together, since rank 0 keeps the store that the others may still read from. After an error there is no together.
+    try:
+        yield Ranks(place)
+    except ToBeContinuedError:  # of all ranks, after the same step
+        with contextlib.suppress(RankLostError):
+            _leave()
+        raise
+    _leave()
+
+
+def _leave() -> None:
+    """End together: rank 0 keeps the store that others may read from, and its lease until now.
+
+    After another error than a stop there is no together.
+    """
     with told():
         dist.barrier()
     dist.destroy_process_group()

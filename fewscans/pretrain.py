@@ -1,59 +1,31 @@
-"""Pretrain one encoder on one fold: who may be seen, what stands already, train, write it out whole.
-
-The digest is over content (pixels, scan keys, settings, code, versions, threads), not over names: two folds or
-encoders that come to the same scans and settings are the same encoder, and a finished one is linked.
-"""
+"""Pretrain one encoder on one fold: who may be seen, what stands already, train, write it out whole."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
-import platform
-import re
 import tempfile
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from importlib.metadata import version
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import torch
-
-from fewscans import engine, keyed, methods, networks, optim
-from fewscans.batches import epoch_batches
-from fewscans.checkpoint import Checkpoint, LeaseLostError, lease
-from fewscans.cluster import deadline
+from fewscans import optim
+from fewscans.checkpoint import Checkpoint
 from fewscans.config.stages import PretrainParams
-from fewscans.contracts import read_table, write_table
-from fewscans.digest import code_digest
-from fewscans.distributed import ALONE, Ranks, join
-from fewscans.errors import UserError
-from fewscans.files import Cache, digest, write_json
-from fewscans.methods.base import Method
-from fewscans.pictures import RECONSTRUCTIONS, VIEWS, write_pictures
-from fewscans.progress import duration
+from fewscans.distributed import join
+from fewscans.files import Cache, write_json
+from fewscans.lease import LeaseLostError, lease
 from fewscans.ranks import Place
-from fewscans.resident import Resident
 from fewscans.store import Store
-from fewscans.training_scans import Sources, check_stores, choose_scans, load_scans
+from fewscans.training_job import ELSEWHERE, FACTS, KEPT, Job
+from fewscans.training_scans import read_scans
 
 log = logging.getLogger("fewscans")
 
-# What the cache keeps; encoder.json names fold and encoder, so it is written for each run.
-WEIGHTS, HISTORY = "encoder.safetensors", "history.parquet"
-KEPT = (WEIGHTS, HISTORY, VIEWS, RECONSTRUCTIONS)
-FACTS, ENCODER = "facts.json", "encoder.json"
-# Below, embeddings are as good as one point or one line, whatever the loss says. The spread alone says little: a large
-# common part (MAE has 0.03 after a few hundred steps) goes when features are standardised.
-COLLAPSED_SPREAD, COLLAPSED_RANK = 1e-3, 1.5
+ENCODER = "encoder.json"
 # What rank 0 tells the others to do.
 WAIT, TRAIN, DONE = "wait", "train", "done"
-# Flag of weights that were trained on several models of CPU or GPU.
-ELSEWHERE = "resumed-elsewhere"
 
 
 def pretrain(
@@ -90,9 +62,7 @@ def pretrain(
         The job's time is over, or somebody asked to stop; the state is saved.
     """
     device = optim.set_up(params.compute)
-    check_stores(params, {params.dataset: store, **pools})
-    sources = choose_scans(read_table(folds, "folds"), params, stored=[store, *pools.values()])
-    resident = load_scans(sources.scans, [store, *pools.values()], device)
+    sources, resident = read_scans(params, store, folds, pools, device)
     kept = Cache(cache)
     with join(place, device) as ranks:
         job = Job(params, sources, resident, device, ranks)
@@ -148,265 +118,3 @@ def _follow(job: Job, checkpoint: Checkpoint) -> None:
         if word == TRAIN:
             with contextlib.suppress(LeaseLostError):
                 job.train(checkpoint)
-
-
-class Job:
-    """One encoder on one set of scans with one seed: its settings as they came out, its digest, its training."""
-
-    def __init__(
-        self,
-        params: PretrainParams,
-        sources: Sources,
-        resident: Resident,
-        device: torch.device,
-        ranks: Ranks = ALONE,
-    ) -> None:
-        self.ranks = ranks
-        self.params, self.sources, self.resident, self.device = params, sources, resident, device
-        self.settings: Any = params.settings
-        self.kind = methods.load(self.settings.method)
-        # By content, not by names of fold or encoder: the same scans give the same encoder, and the trainings of
-        # different folds are independent of each other, as the spread in a verdict takes them to be.
-        self.seed_key = keyed.key_of(
-            "pretrain", params.base_seed, params.seed, digest(sources.scans)
-        )
-        self.schedule = self._schedule()
-        self.patch_size = networks.patch_size(
-            self.settings.backbone, params.recipe.size, self.settings.patch_size
-        )
-        self.resolved = self._resolve()
-        self.digest = digest(self._identity())
-        self.digest_elsewhere = digest([self.digest, ELSEWHERE])
-
-    def _schedule(self) -> engine.Schedule:
-        s, n = self.settings, len(self.resident)
-        steps, batch = epoch_batches(n, s.batch_size, s.ranks)
-        if not batch:
-            raise UserError(
-                f"{self.params.encoder}: {n} training scans for {s.ranks} ranks. Set fewer `ranks`."
-            )
-        if batch != s.batch_size:
-            log.info(
-                "batch_size %d on %d scans: %d steps of %d an epoch", s.batch_size, n, steps, batch
-            )
-        return engine.Schedule(
-            epochs=s.epochs,
-            batch_size=batch,
-            steps_per_epoch=steps,
-            lr=s.lr if s.lr is not None else self.kind.base_lr * batch / 256,
-            weight_decay=s.weight_decay if s.weight_decay is not None else self.kind.weight_decay,
-            warmup=s.warmup,
-            clip_grad_norm=s.clip_grad_norm,
-            seed_key=self.seed_key,
-            precision=optim.precision_of(self.params.compute, self.device),
-        )
-
-    def _resolve(self) -> dict[str, Any]:
-        """Settings with what was left open filled in; without what changes no result."""
-        shown = self.settings.model_dump(mode="json", exclude={"checkpoint_minutes"})
-        shown |= {
-            "batch_size": self.schedule.batch_size,
-            "lr": self.schedule.lr,
-            "patch_size": self.patch_size,
-        }
-        return shown | {"weight_decay": self.schedule.weight_decay}
-
-    def _identity(self) -> dict[str, Any]:
-        """All that the weights follow from."""
-        p = self.params
-        return {
-            "scans": sorted(self.resident.identity()), "settings": self.resolved, "seed_key": self.seed_key,
-            "size": p.recipe.size, "channels": p.recipe.channels, "threads": p.compute.threads,
-            "device": self.device.type, "precision": self.schedule.precision, "versions": versions(),
-            "code": code_digest("fewscans.pretrain", methods=[self.settings.method]),
-        }  # fmt: skip
-
-    def check_ranks(self) -> None:
-        """Refuse ranks that are not as many as the settings say, or that compute something else than the first."""
-        wanted, there = self.settings.ranks, self.ranks.size
-        if wanted != there:
-            raise UserError(
-                f"{self.params.encoder}: `ranks: {wanted}`, and there are {there}. Use scripts/pretrain.py, which "
-                "starts as many as there must be."
-            )
-        if self.ranks.first(lambda: self.digest) != self.digest:
-            raise UserError(
-                f"{self.params.encoder}: rank {self.ranks.rank} has other scans, packages, code or threads than rank 0."
-                " Let all nodes have the same environment and see the same files."
-            )
-
-    def found(self, kept: Cache) -> str | None:
-        """Digest under which the cache has it: made in one place, or in several where that is allowed."""
-        allowed = [self.digest, self.digest_elsewhere]
-        return next(filter(kept.has, allowed[: 1 + self.params.compute.resume_elsewhere]), None)
-
-    def checkpoint(self, folder: Path) -> Checkpoint:
-        """State of this training below `folder`, marked with what rounds differently."""
-        where = {
-            "device": self.device.type, "model": device_name(self.device), "torch": str(torch.__version__),
-            "threads": self.params.compute.threads, "ranks": getattr(self.settings, "ranks", 1),
-        }  # fmt: skip
-        return Checkpoint(
-            folder / self.digest, where, elsewhere=self.params.compute.resume_elsewhere
-        )
-
-    def make_method(self) -> Method:
-        """Encoder and heads with their first weights, on the device."""
-        p = self.params
-        encoder = networks.make_encoder(
-            self.settings.backbone,
-            size=p.recipe.size,
-            channels=p.recipe.channels,
-            patch_size=self.settings.patch_size,
-            init_key=keyed.key_of("init", self.seed_key),
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(keyed.key_of("heads", self.seed_key) % 2**63)
-            method = self.kind(
-                encoder, self.settings, size=p.recipe.size, channels=p.recipe.channels
-            )
-        optim.place(method, self.device)
-        return method
-
-    def train(
-        self, checkpoint: Checkpoint, check: Callable[[], None] = lambda: None
-    ) -> dict[str, Any]:
-        """Train to the last epoch; a second time at half the learning rate where the first diverged."""
-        with deadline.watch(leader=self.ranks.leads) as life:
-            return self._train(checkpoint, check, life)
-
-    def _train(
-        self, checkpoint: Checkpoint, check: Callable[[], None], life: deadline.Watch
-    ) -> dict[str, Any]:
-        state = self.ranks.first(checkpoint.load)
-        halved = bool(state and state["halved"])
-        while True:
-            schedule = replace(self.schedule, lr=self.schedule.lr * (0.5 if halved else 1.0))
-            self.method = self.make_method()
-            training = self._training(schedule, checkpoint, halved, check, life)
-            if state is not None:
-                training.load(state["training"])
-                log.info("going on from step %d of %d", training.step, schedule.n_steps)
-            first = training.step
-            try:
-                training.run()
-                break
-            except engine.StoppedError:
-                done = f"state saved at step {training.step} of {schedule.n_steps}, this start began at {first}"
-                life.stop(done, moved=training.step > first)
-            except engine.DivergedError as error:
-                if halved:
-                    raise UserError(self._diverged(error, schedule.lr)) from None
-                # From the start and not from a checkpoint: when those are written depends on the clock.
-                log.warning(
-                    "diverged (%s); once more from the start at half the learning rate", error
-                )
-                state, halved = None, True
-                checkpoint.begin_anew()
-        facts = self._facts(training, schedule, halved)
-        if len(checkpoint.places) > 1:
-            facts["flags"].append(ELSEWHERE)
-        return {**facts, "places": checkpoint.places}
-
-    def _training(
-        self,
-        schedule: engine.Schedule,
-        checkpoint: Checkpoint,
-        halved: bool,
-        check: Callable[[], None],
-        life: deadline.Watch,
-    ) -> engine.Training:
-        def save(state: dict[str, Any]) -> None:
-            check()
-            began = time.monotonic()
-            checkpoint.save({"halved": halved, "training": state})
-            took = time.monotonic() - began
-            life.saved(took)
-            log.info("checkpoint at step %d (%.1f s)", state["step"], took)
-
-        return engine.Training(
-            self.method,
-            self.resident,
-            schedule,
-            save=save,
-            checkpoint_s=self.settings.checkpoint_minutes * 60,
-            should_stop=life.should_stop,
-            label=self.params.encoder,
-            ranks=self.ranks,
-        )
-
-    def _diverged(self, error: Exception, lr: float) -> str:
-        return (
-            f"{self.params.encoder}: pretraining diverged twice ({error}). Set `lr` below {lr:.2g}, a longer `warmup` "
-            f"(now {self.schedule.warmup:g}), or `clip_grad_norm: 1` in encoders.{self.params.encoder}."
-        )
-
-    def _facts(
-        self, training: engine.Training, schedule: engine.Schedule, halved: bool
-    ) -> dict[str, Any]:
-        last = training.history[-1]
-        flags = ["lr-halved"] if halved else []
-        if last["embedding_std"] < COLLAPSED_SPREAD or last["effective_rank"] < COLLAPSED_RANK:
-            log.warning(
-                "%s: collapsed: embeddings hardly differ (spread %.3f, effective rank %.1f)",
-                self.params.encoder, last["embedding_std"], last["effective_rank"],
-            )  # fmt: skip
-            flags.append("collapsed")
-        if not all(bool(torch.isfinite(p).all()) for p in self.method.parameters()):
-            raise UserError(self._diverged(ValueError("weights are not finite"), schedule.lr))
-        self.history = training.history
-        log.info(
-            "%s: %d steps in %s", self.params.encoder, training.step, duration(training.seconds)
-        )
-        return {
-            "flags": flags, "lr": schedule.lr, "steps": training.step, "steps_per_epoch": schedule.steps_per_epoch,
-            "resolved": self.method.resolved(), "device_seconds": round(training.seconds * self.ranks.size, 3),
-            "device_name": device_name(self.device), "loss": last["loss"],
-            "network": self.method.encoder.fewscans_network,
-        }  # fmt: skip
-
-    def write(self, folder: Path, facts: dict[str, Any]) -> None:
-        """The files that the cache keeps."""
-        networks.save_encoder(folder / WEIGHTS, self.method.encoder)
-        write_table(folder / HISTORY, "history", pd.DataFrame(self.history))
-        write_pictures(folder, self.method, self.resident, self.seed_key)
-        write_json(folder / FACTS, facts)
-
-    def describe(self, facts: dict[str, Any]) -> dict[str, Any]:
-        """encoder.json: what made this encoder, what it takes, and whom it has seen."""
-        p = self.params
-        hashed = [
-            hashlib.sha256(group.encode()).hexdigest()[:16]
-            for group in self.sources.excluded_groups
-        ]
-        return {
-            "name": p.encoder, "method": self.settings.method, "dataset": p.dataset, "fold": p.fold, "seed": p.seed,
-            "base_seed": p.base_seed,
-            "settings": self.resolved | facts["resolved"] | {"lr": facts["lr"]},
-            "network": facts["network"],
-            "input": {"size": p.recipe.size, "channels": p.recipe.channels, "range": [0.0, 1.0]},
-            "transductive": self.settings.transductive, "flags": facts["flags"],
-            "source_scans": self.sources.scans, "n_scans": len(self.sources.scans),
-            "scans_digest": digest(self.sources.scans), "excluded_groups": sorted(hashed),
-            "steps": facts["steps"], "epochs": self.settings.epochs, "loss": facts["loss"],
-            "device": self.device.type, "device_name": facts["device_name"], "threads": p.compute.threads,
-            "precision": self.schedule.precision, "device_seconds": facts["device_seconds"],
-            "versions": versions(),
-            "code": self._identity()["code"], "digest": self.digest, "parent": None, "parents": [],
-        }  # fmt: skip
-
-
-def device_name(device: torch.device) -> str:
-    """Model of the GPU, or of the processor."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    with contextlib.suppress(OSError):
-        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-        if found:
-            return found.group(1).strip()
-    return platform.processor() or platform.machine()
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that compute."""
-    return {name: version(name) for name in ("torch", "timm", "numpy")}

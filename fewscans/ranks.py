@@ -157,24 +157,23 @@ def _nodes(n: int) -> int | None:
 
 def _start_here(n: int, command: Sequence[str], cards: Cards, rendezvous: str) -> int:
     env = {**os.environ, "WORLD_SIZE": str(n), RENDEZVOUS: rendezvous}
-    if Path(
-        "/sys/class/net/lo"
-    ).exists():  # all are here: no other interface is needed, or to be trusted
+    # All are here: no other interface is needed, or to be trusted.
+    if Path("/sys/class/net/lo").exists():
         env = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo", **env}
-    children = []
-    for rank in range(n):
-        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        if cards.names:
-            own["CUDA_VISIBLE_DEVICES"] = cards.names[rank]
-        # The locks of the cards go along: should this process be killed, they stay taken while a rank lives.
-        children.append(
-            subprocess.Popen(command, env={**env, **own}, pass_fds=tuple(cards.descriptors))
-        )
-    try:
-        with _passing_on(signal.SIGTERM, children):
+    children: list[subprocess.Popen[bytes]] = []
+    with _passing_on(signal.SIGTERM, children):
+        try:
+            for rank in range(n):
+                own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+                if cards.names:
+                    own["CUDA_VISIBLE_DEVICES"] = cards.names[rank]
+                # The locks of the cards go along: should this process be killed, they stay taken while a rank lives.
+                children.append(
+                    subprocess.Popen(command, env={**env, **own}, pass_fds=tuple(cards.descriptors))
+                )
             return _wait(children)
-    finally:
-        _end(children)
+        finally:
+            _end(children)
 
 
 def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int:

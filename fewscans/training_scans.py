@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 import torch
 
 from fewscans.config.stages import PretrainParams
-from fewscans.errors import UserError
+from fewscans.contracts import read_table
+from fewscans.errors import Problems, UserError
 from fewscans.resident import Resident
 from fewscans.store import Store
 
@@ -23,6 +25,43 @@ class Sources:
 
     scans: list[str]
     excluded_groups: list[str]
+
+
+def open_pools(given: Sequence[str], place: Callable[[str], Path] = Path) -> dict[str, Store]:
+    """Stores of ``--pool NAME=STORE ...`` by name; `place` says where each of these folders is read.
+
+    Raises
+    ------
+    UserError
+        Not so written, or no store.
+    """
+    problems = Problems("--pool")
+    parts = [pair.partition("=") for pair in given]
+    for pair, part in zip(given, parts, strict=True):
+        if not all(part):
+            problems.add(pair, "write NAME=STORE")
+    problems.raise_if_any()
+    return {name: Store.open(place(folder)) for name, _, folder in parts}
+
+
+def read_scans(
+    params: PretrainParams,
+    store: Store,
+    folds: Path,
+    pools: Mapping[str, Store],
+    device: torch.device,
+) -> tuple[Sources, Resident]:
+    """Scans that a pretraining may learn from, by `folds`, and their pixels on the device.
+
+    Raises
+    ------
+    UserError
+        A store does not fit the recipe, or see `choose_scans`.
+    """
+    stores = [store, *pools.values()]
+    check_stores(params, {params.dataset: store, **pools})
+    sources = choose_scans(read_table(folds, "folds"), params, stores)
+    return sources, load_scans(sources.scans, stores, device)
 
 
 def check_stores(params: PretrainParams, stores: Mapping[str, Store]) -> None:

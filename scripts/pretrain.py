@@ -13,7 +13,6 @@ from typing import Any
 
 from fewscans import cli, ranks, slots
 from fewscans.config.stages import PretrainParams
-from fewscans.errors import Problems
 from fewscans.tune.space import use_in_pretrain
 
 
@@ -76,20 +75,12 @@ def train(
     from fewscans.cluster.scratch import near
     from fewscans.pretrain import pretrain
     from fewscans.store import Store
+    from fewscans.training_scans import open_pools
 
-    problems = Problems("--pool")
-    pools: dict[str, Store] = {}
-    for pair in arguments.pool:
-        name, equals, folder = pair.partition("=")
-        if not (name and equals and folder):
-            problems.add(pair, "write NAME=STORE")
-        else:
-            pools[name] = Store.open(near(folder))
-    problems.raise_if_any()
-    store = Store.open(near(arguments.store))
+    pools = open_pools(arguments.pool, near)
     return pretrain(
         params,
-        store,
+        Store.open(near(arguments.store)),
         arguments.folds,
         pools,
         arguments.out,

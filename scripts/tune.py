@@ -17,7 +17,7 @@ from typing import Any
 
 from fewscans import cli
 from fewscans.config.stages import TuneParams
-from fewscans.errors import Problems, UserError
+from fewscans.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,22 +65,15 @@ def read(arguments: argparse.Namespace, params: TuneParams) -> Any:
     """Stores and labels; test scans are left where they are."""
     from fewscans.cluster.scratch import near
     from fewscans.store import Store
+    from fewscans.training_scans import open_pools
     from fewscans.tune.labels import read_labelled
     from fewscans.tune.trial import Data
 
     # Trials read pixels again and again; who leads them hardly looks.
     place = near if arguments.trial is not None else Path
-    problems = Problems("--pool")
-    pools: dict[str, Store] = {}
-    for pair in arguments.pool:
-        name, equals, folder = pair.partition("=")
-        if not (name and equals and folder):
-            problems.add(pair, "write NAME=STORE")
-        else:
-            pools[name] = Store.open(place(folder))
-    problems.raise_if_any()
     if params.settings.source == "weights" and arguments.encoder is None:
         raise UserError(f"--encoder is missing: {params.settings.method} starts from weights.")
+    pools = open_pools(arguments.pool, place)
     store = Store.open(place(arguments.store))
     labelled = read_labelled(
         params, arguments.labels, arguments.folds, arguments.budgets, set(store.scans)

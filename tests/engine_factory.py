@@ -16,6 +16,27 @@ from fewscans.store import Store, voxel_digest
 
 SIZE = 16
 
+SLOWED = """
+import runpy, sys, time
+from fewscans.checkpoint import Checkpoint
+
+save = Checkpoint.save
+
+def slow(self, state):
+    save(self, state)
+    time.sleep(0.25)
+
+Checkpoint.save = slow
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def slowed(command: list[str]) -> list[str]:
+    """The script that `command` runs, a quarter of a second longer for each checkpoint: who waits for one finds it
+    at work."""
+    return [command[0], "-c", SLOWED, *command[1:]]
+
 
 def scan_names(n: int, dataset: str = "cohort") -> list[str]:
     """Scan keys as the workflow makes them: 16 hex digits."""

@@ -2,7 +2,8 @@
 
 It prints what happened, a line each: ``begin STEP``, ``step STEP``, ``saved STEP``, ``killed``, ``done DIGEST``. Every
 training is a fork of a process that has only imported, and is ended by SIGKILL. A clock that ticks once per step stands
-in for the real one, so that the interval of checkpoints is a number of steps.
+in for the real one, so that the interval of checkpoints is a number of steps. A training is never more than some lines
+ahead of who kills it, however slow the machine: it would be done before its time.
 """
 
 from __future__ import annotations
@@ -18,19 +19,20 @@ from pathlib import Path
 from engine_factory import make_folds, make_params, make_store
 
 from fewscans import engine, optim
-from fewscans import pretrain as stage
 from fewscans.checkpoint import Checkpoint
 from fewscans.contracts import read_table
 from fewscans.resident import Resident
+from fewscans.training_job import Job
 from fewscans.training_scans import choose_scans
 
-EVERY = 7
+EVERY, AHEAD = 7, 3
 
 
-def train(folder: Path, lines: int) -> None:
-    """Go on from the checkpoint to the end; `lines` is a file descriptor."""
+def train(folder: Path, lines: int, turns: int) -> None:
+    """Go on from the checkpoint to the end; told to the descriptor `lines`, a line for each byte of `turns`."""
 
     def say(text: str) -> None:
+        os.read(turns, 1)
         os.write(lines, f"{text}\n".encode())
 
     params = make_params("simclr", epochs=60, checkpoint_minutes=EVERY / 60)
@@ -38,7 +40,7 @@ def train(folder: Path, lines: int) -> None:
     store = make_store(folder / "store", n=12)
     folds = make_folds(folder / "folds.parquet", store.scans)
     sources = choose_scans(read_table(folds, "folds"), params, [store])
-    job = stage.Job(params, sources, Resident(store, sources.scans), device)
+    job = Job(params, sources, Resident(store, sources.scans), device)
     ticks = [0]
 
     class Clock:
@@ -79,9 +81,12 @@ def main() -> None:
     folder, kills, rng = Path(sys.argv[1]), int(sys.argv[2]), random.Random(int(sys.argv[3]))
     for kill in range(kills + 1):
         out, lines = os.pipe()
+        turns, more = os.pipe()
+        os.write(more, bytes(AHEAD))
         child = os.fork()
         if child == 0:
-            train(folder, lines)
+            os.close(more)
+            train(folder, lines, turns)
             os._exit(0)
         os.close(lines)
         left = rng.randint(5, 30) if kill < kills else -1
@@ -92,6 +97,9 @@ def main() -> None:
                 if left == 0:
                     time.sleep(rng.random() * 0.01)
                     os.kill(child, signal.SIGKILL)
+                os.write(more, b".")
+        os.close(turns)
+        os.close(more)
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status):
             print("killed")

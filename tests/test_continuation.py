@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import socket
 import subprocess
 import sys
-import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,12 +16,11 @@ import torch
 from engine_factory import make_folds, make_params, make_store
 from killed_training import EVERY
 from labelled_factory import make_tiny
-from slurm_fakes import FakeSlurm
+from slurm_fakes import fake_slurm
 
-from fewscans import checkpoint as keeping
-from fewscans import engine
+from fewscans import engine, training_job
 from fewscans import pretrain as stage
-from fewscans.checkpoint import Checkpoint, Lease
+from fewscans.checkpoint import Checkpoint
 from fewscans.cluster import deadline
 from fewscans.cluster.deadline import ToBeContinuedError, Watch
 from fewscans.config.stages import FinetuneParams
@@ -40,11 +37,8 @@ MADE = ("encoder.safetensors", "views.npz", "reconstructions.npz")
 
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    monkeypatch.delenv("SLURM_CLUSTER_NAME", raising=False)
-    deadline.here.cache_clear()
-    yield FakeSlurm(tmp_path / "slurm", monkeypatch)
-    deadline.here.cache_clear()
+    with fake_slurm(tmp_path / "slurm", monkeypatch) as made:
+        yield made
 
 
 @pytest.fixture
@@ -190,13 +184,20 @@ def allow(params, elsewhere=True):
     return params.model_copy(update={"compute": compute})
 
 
-def test_weights_of_two_machines_are_flagged_and_kept_apart(pretrain, monkeypatch, tmp_path):
+@pytest.fixture
+def begun_elsewhere(pretrain, monkeypatch):
+    """Settings of a training that was begun on another model of device than this one."""
     params = make_params(epochs=4)
     with monkeypatch.context() as patch:
         stop_after(patch, 3)
         with pytest.raises(ToBeContinuedError):
             pretrain(params)
-    monkeypatch.setattr(stage, "device_name", lambda device: "another model")
+    monkeypatch.setattr(training_job, "device_name", lambda device: "another model")
+    return params
+
+
+def test_weights_of_two_machines_are_flagged_and_kept_apart(pretrain, begun_elsewhere):
+    params = begun_elsewhere
     out, facts = pretrain(allow(params))
     assert facts["flags"] == ["resumed-elsewhere"]
     assert json.loads((out / "encoder.json").read_text())["flags"] == ["resumed-elsewhere"]
@@ -211,15 +212,9 @@ def test_weights_of_two_machines_are_flagged_and_kept_apart(pretrain, monkeypatc
     assert (out / "encoder.safetensors").samefile(clean / "encoder.safetensors")
 
 
-def test_begins_anew_on_another_machine(pretrain, monkeypatch, caplog):
-    params = make_params(epochs=4)
-    with monkeypatch.context() as patch:
-        stop_after(patch, 3)
-        with pytest.raises(ToBeContinuedError):
-            pretrain(params)
-    monkeypatch.setattr(stage, "device_name", lambda device: "another model")
+def test_begins_anew_on_another_machine(pretrain, begun_elsewhere, caplog):
     caplog.set_level(logging.INFO, "fewscans")
-    _, facts = pretrain(params)
+    _, facts = pretrain(begun_elsewhere)
     assert "laid aside" in caplog.text
     assert "going on" not in caplog.text
     assert facts["flags"] == []
@@ -232,7 +227,7 @@ def test_the_setting_is_in_no_digest(tmp_path):
     for params in (make_params(), allow(make_params())):
         sources = choose_scans(folds, params, [store])
         cpu = torch.device("cpu")
-        digests.add(stage.Job(params, sources, Resident(store, sources.scans), cpu).digest)
+        digests.add(training_job.Job(params, sources, Resident(store, sources.scans), cpu).digest)
     assert len(digests) == 1
 
 
@@ -294,96 +289,3 @@ def test_fine_tuning_ends_between_runs_and_goes_on(tiny, slurm, monkeypatch):
     ):
         for key in a.keys() - drop:
             np.testing.assert_array_equal(a[key], b[key])
-
-
-# -- whose training it is --------------------------------------------------------------------------
-
-
-def owned(folder: Path, *, silent_s: float = 120, **facts) -> Lease:
-    """A lease that another host has taken, without a heartbeat for so long."""
-    old = Lease(folder)
-    assert old.take() is None
-    old._stop.set()
-    told = {**json.loads(old.path.read_text()), "host": "elsewhere", "token": "theirs", **facts}
-    old.path.write_text(json.dumps(told))
-    os.utime(old.path, (time.time() - silent_s,) * 2)
-    return Lease(folder)
-
-
-@pytest.mark.parametrize("state", ["COMPLETED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "PENDING"])
-def test_an_owner_whose_job_has_ended_is_dead(slurm, tmp_path, state):
-    slurm.job(7, JobState=state)
-    new = owned(tmp_path / "x", job_id="7", restarts=0)
-    assert new.take() is None
-    new.release()
-
-
-def test_an_owner_whose_job_slurm_does_not_know_is_dead(slurm, tmp_path):
-    new = owned(tmp_path / "x", job_id="7", restarts=0)
-    assert new.take() is None
-    new.release()
-
-
-def test_an_owner_whose_job_runs_is_waited_for(slurm, tmp_path):
-    slurm.job(7)
-    new = owned(tmp_path / "x", job_id="7", restarts=0)
-    assert "elsewhere" in new.take()
-    assert new.take() is not None
-    assert len(slurm.asked()) == 1  # not at each look
-    assert owned_again(slurm, tmp_path / "y", Restarts=1).take() is None
-
-
-def owned_again(slurm, folder: Path, **facts) -> Lease:
-    """The owner's job runs, in a later start than the owner."""
-    slurm.job(7, **facts)
-    return owned(folder, job_id="7", restarts=0)
-
-
-def test_nobody_is_asked_while_the_owner_gives_signs_of_life(slurm, tmp_path):
-    new = owned(tmp_path / "x", silent_s=30, job_id="7", restarts=0)
-    assert "elsewhere" in new.take()
-    assert not slurm.asked()
-
-
-def test_no_answer_means_to_wait(slurm, tmp_path, monkeypatch):
-    other = owned(tmp_path / "y", job_id="7", restarts=0, cluster="another")
-    assert "elsewhere" in other.take()  # ids of another cluster are none of ours
-    assert not slurm.asked()
-    new = owned(tmp_path / "x", job_id="7", restarts=0)
-    monkeypatch.setenv("PATH", "/nonexistent")
-    assert "elsewhere" in new.take()
-
-
-def test_a_requeued_job_takes_over_from_its_earlier_start_at_once(slurm, tmp_path, monkeypatch):
-    slurm.job(7, Restarts=1)
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
-    deadline.here.cache_clear()
-    new = owned(tmp_path / "x", silent_s=0, job_id="7", restarts=0)
-    assert new.take() is None
-    assert json.loads(new.path.read_text())["restarts"] == 1
-    new.release()
-    # Of the same start, on another node of the job: alive, however silent.
-    fellow = owned(tmp_path / "y", job_id="7", restarts=1)
-    assert "elsewhere" in fellow.take()
-
-
-def test_members_of_one_job_on_one_host_are_told_apart_by_process(slurm, tmp_path, monkeypatch):
-    slurm.job(7)
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
-    deadline.here.cache_clear()
-    code = (
-        "import sys; from fewscans.checkpoint import Lease; lease = Lease(sys.argv[1]); lease.take(); "
-        "print('taken', flush=True); sys.stdin.read()"
-    )
-    member = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "x")],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert member.stdout.readline() == "taken\n"
-    lease = Lease(tmp_path / "x")
-    assert f"{socket.gethostname()}" in lease.take()
-    member.kill()
-    member.communicate()
-    assert lease.take() is None
-    lease.release()
-    assert keeping.ASK_AFTER_S > 2 * keeping.HEARTBEAT_S

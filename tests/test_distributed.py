@@ -9,27 +9,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace as Namespace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from engine_factory import make_folds, make_params, make_store
+from engine_factory import make_folds, make_params, make_store, slowed
+from slurm_fakes import fake_slurm
 
-from fewscans import plan
 from fewscans import pretrain as stage
 from fewscans import ranks as launching
 from fewscans.batches import epoch_batches
 from fewscans.cluster.deadline import TO_BE_CONTINUED
-from fewscans.cluster.site import Site
 from fewscans.config.load import load
 from fewscans.config.stages import PretrainParams
 from fewscans.contracts import read_table
-from fewscans.cost.resources import RuleResources
 from fewscans.errors import UserError
 from fewscans.files import sha256_file
-from fewscans.slots import Cards
 from fewscans.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,13 +39,15 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), **more}
 
 
-def start_ranks(command: list[str], folder: Path, n: int = 2) -> list[subprocess.Popen[str]]:
+def start_ranks(
+    command: list[str], folder: Path, n: int = 2, **more: str
+) -> list[subprocess.Popen[str]]:
     """The ranks themselves, without their parent."""
     common = {"WORLD_SIZE": str(n), launching.RENDEZVOUS: f"file://{folder}/meet"}
     return [
         subprocess.Popen(
             command,
-            env=environment(RANK=str(rank), LOCAL_RANK=str(rank), GLOO_SOCKET_IFNAME="lo", **common),
+            env=environment(RANK=str(rank), LOCAL_RANK=str(rank), GLOO_SOCKET_IFNAME="lo", **common, **more),
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )
         for rank in range(n)
@@ -119,7 +116,7 @@ def test_a_batch_is_divided_in_order(worked):
 
 
 def test_a_silent_rank_ends_the_others_in_time(worked):
-    """Rank 1 sleeps while rank 0 asks; the time allowed in the worker is 3 s, in a training 10 minutes."""
+    """Rank 1 is silent while rank 0 asks; the time allowed in the worker is some seconds, in a training 10 minutes."""
     assert "another rank is gone or silent" in worked[0]["silent"]
     assert "start again to go on" in worked[0]["silent"]
 
@@ -184,10 +181,10 @@ def test_a_rank_that_dies_ends_the_others_and_nothing_is_lost(tmp_path):
     for victim in (1, 0):
         meet = tmp_path / f"meet{victim}"
         meet.mkdir()
-        started = start_ranks(script(tmp_path, params, "out"), meet)
+        started = start_ranks(slowed(script(tmp_path, params, "out")), meet)
         state = wait_for_state(tmp_path, started, before)
         started[victim].kill()
-        said = [process.communicate(timeout=60)[1] for process in started]
+        said = [process.communicate(timeout=120)[1] for process in started]
         assert started[victim].returncode == -signal.SIGKILL
         assert started[1 - victim].returncode == 1
         expected = f"error: mine, rank {1 - victim} of 2: another rank is gone or silent"
@@ -221,98 +218,62 @@ def test_the_parent_passes_sigterm_on_and_ends_when_a_rank_fails(tmp_path):
     assert not (state.parent / "lease.json").exists()
 
 
-def test_a_failed_rank_ends_all(tmp_path, monkeypatch):
-    """The first bad exit code is the answer; who does not leave is ended."""
-    monkeypatch.setattr(launching, "GRACE_S", 0.5)
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    code = "import os, time; os.environ['RANK'] == '1' and os._exit(7); time.sleep(10**6)"
-    assert launching.start(3, [sys.executable, "-c", code], threads=1, take=no_cards) == 7
-    code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    assert launching.start(2, [sys.executable, "-c", code], threads=1, take=no_cards) == 137
+# -- the end of a job's time -----------------------------------------------------------------------
+
+HURRIED = """
+import runpy, sys
+from fewscans.cluster import deadline
+
+deadline.WAIT_FOR_LEADER_S = deadline.WAIT_FOR_END_S = 0.0
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
-def no_cards(_: int) -> Cards:
-    return Cards()
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    with fake_slurm(tmp_path / "slurm", monkeypatch) as made:
+        yield made
 
 
-def test_each_rank_is_given_its_card(tmp_path, monkeypatch):
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    code = (
-        "import os, sys, pathlib; e = os.environ; "
-        "pathlib.Path(sys.argv[1], e['RANK']).write_text(e['CUDA_VISIBLE_DEVICES'])"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    take = lambda n: Cards(["GPU-aaa", "MIG-bbb"][:n])  # noqa: E731
-    assert launching.start(2, command, threads=1, take=take) == 0
-    assert [(tmp_path / rank).read_text() for rank in "01"] == ["GPU-aaa", "MIG-bbb"]
+def in_job(folder: Path, command: list[str], name: str) -> list[subprocess.Popen[str]]:
+    """Ranks in the job 5 of a Slurm that ends nobody; they do not wait to be ended."""
+    (folder / name).mkdir()
+    hurried = [command[0], "-c", HURRIED, *command[1:]]
+    return start_ranks(hurried, folder / name, SLURM_JOB_ID="5")
 
 
-def fake(folder: Path, monkeypatch: pytest.MonkeyPatch, **commands: str) -> None:
-    """Commands that print a line, before others in PATH; their arguments go to NAME.said."""
-    for name, line in commands.items():
-        path = folder / name
-        path.write_text(f'#!/bin/sh\necho "$@" >> {folder}/{name}.said\necho "{line}"\n')
-        path.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+def test_out_of_time_all_stop_at_one_step_and_one_requeues(tmp_path, slurm):
+    """Twice, with the time over before the first step; the second time Slurm does not requeue."""
+    place(tmp_path)
+    command = script(tmp_path, make_params("mae", epochs=40, ranks=2, batch_size=8), "out")
+    slurm.job(5, left_s=1, limit_s=60)
+    for start, ends in enumerate(
+        ("job 5 was requeued and still runs", "To be continued by a retry")
+    ):
+        started = in_job(tmp_path, command, f"start{start}")
+        said = [process.communicate(timeout=120)[1] for process in started]
+        assert [process.returncode for process in started] == [TO_BE_CONTINUED] * 2, said
+        assert f"state saved at step {start + 1} of 80, this start began at {start}" in said[0]
+        assert ends in said[0]
+        assert "requeue" not in said[1]
+        assert slurm.asked("requeue") == ["requeue 5"] * (start + 1)
+        (state,) = (tmp_path / "checkpoints").glob("*/state.pt")
+        assert not (state.parent / "lease.json").exists()
+        slurm.refuse()
 
 
-def test_in_a_job_of_as_many_tasks_srun_starts_the_ranks(tmp_path, monkeypatch):
-    monkeypatch.setenv("SLURM_JOB_ID", "12")
-    fake(tmp_path, monkeypatch, scontrol="JobId=12 NumNodes=2 NumCPUs=8 NumTasks=4", srun="")
-    asked: list[int] = []
-    assert launching.start(4, ["python", "x.py"], threads=3, take=asked.append) == 0  # type: ignore[arg-type, func-returns-value]
-    said = (tmp_path / "srun.said").read_text()
-    assert said == "--nodes=2 --ntasks=4 --cpus-per-task=3 --kill-on-bad-exit=1 python x.py\n"
-    assert asked == []
-    # A job of one task, where somebody works by hand: the ranks are started like on any machine.
-    command = [sys.executable, "-c", "import os; assert os.environ['WORLD_SIZE'] == '2'"]
-    assert launching.start(2, command, threads=1, take=no_cards) == 0
-    assert (tmp_path / "srun.said").read_text() == said
-
-
-SLURM_STEP = {
-    "SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "12", "SLURM_PROCID": "3", "SLURM_LOCALID": "1",
-    "SLURM_NODEID": "1", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "nowhere[7-8]",
-}  # fmt: skip
-
-
-def test_a_task_of_srun_finds_its_place(tmp_path, monkeypatch):
-    for name in ("RANK", "WORLD_SIZE", "SUBMITIT_EXECUTOR", launching.RENDEZVOUS):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in SLURM_STEP.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-aaa,GPU-bbb")
-    # Its name is in no directory of names: Slurm has the address.
-    fake(tmp_path, monkeypatch, scontrol="NodeName=nowhere7 NodeAddr=127.0.0.9 Port=1")
-    found = launching.find_place(4)
-    assert found is not None
-    assert (found.rank, found.size) == (3, 4)
-    assert found.rendezvous.startswith("tcp://127.0.0.9:")
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-bbb"
-    assert "SUBMITIT_EXECUTOR" not in os.environ
-    with pytest.raises(UserError, match="started as 4 processes, and the encoder says `ranks: 2`"):
-        launching.find_place(2)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    monkeypatch.setenv("SLURM_LOCALID", "2")
-    with pytest.raises(UserError, match="rank 2 of this node has no GPU: it sees 2"):
-        launching.find_place(4)
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")  # an ordinary job
-    assert launching.find_place(4) is None
-
-
-def test_a_rank_of_torchrun_finds_its_place(monkeypatch):
-    monkeypatch.delenv(launching.RENDEZVOUS, raising=False)
-    given = {
-        "RANK": "1",
-        "WORLD_SIZE": "2",
-        "LOCAL_RANK": "1",
-        "MASTER_ADDR": "a.b",
-        "MASTER_PORT": "77",
-    }
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert launching.find_place(2) == launching.Place(1, 2, "tcp://a.b:77")
+def test_a_signal_to_one_rank_ends_all_and_requeues_nobody(tmp_path, slurm):
+    place(tmp_path)
+    params = make_params("mae", epochs=3000, ranks=2, batch_size=8, checkpoint_minutes=1e-9)
+    slurm.job(5)
+    started = in_job(tmp_path, script(tmp_path, params, "out"), "meet")
+    wait_for_state(tmp_path, started)
+    started[1].terminate()
+    said = [process.communicate(timeout=120)[1] for process in started]
+    assert [process.returncode for process in started] == [TO_BE_CONTINUED] * 2, said
+    assert "asked to stop (SIGTERM): state saved at step" in said[0]
+    assert not slurm.asked("requeue")
 
 
 def test_batches_are_multiples_of_the_ranks():
@@ -333,35 +294,3 @@ def test_what_cannot_be_divided_is_refused(tmp_path):
         UserError, match=r"mine: `ranks: 2`, and there are 1\. Use scripts/pretrain\.py"
     ):
         by_one(tmp_path, make_params("mae", ranks=2), "alone")
-
-
-def test_a_job_of_ranks_is_asked_for_by_nodes_tasks_and_cards():
-    encoders = {"mine": {"method": "simclr", "ranks": 4}, "alone": {"method": "simclr"}}
-    raw = {"datasets": {"a": {"root": "x"}}, "encoders": encoders, "compute": {"threads": 3}}
-    made = plan.expand(load(raw))
-    gpus = {"classes": {"gpu": {"partition": "g"}}, "partitions": {"g": {"max_gpu": 2, "nodes": 2}}}
-    job = Namespace(encoder="mine", recipe=next(iter(made.recipes)), dataset="a")
-
-    def asked(rule: str, site: Site | None) -> dict[str, Any]:
-        found = RuleResources(made, site=site).of(rule)
-        values = {"mem_mb": lambda w: found["mem_mb"](w, 1)} if callable(found["mem_mb"]) else {}
-        values = found | values
-        names = ("nodes", "tasks", "gpu", "mem_mb")
-        return {k: v(job) if k in names and callable(v) else v for k, v in values.items()}
-
-    on_two = asked("pretrain_ranks", Site.model_validate(gpus))
-    alone = asked("pretrain", Site.model_validate(gpus))
-    wanted = {
-        "mpi": "srun",
-        "nodes": 2,
-        "tasks": 4,
-        "gpu": 4,
-        "tasks_per_gpu": 1,
-        "cpus_per_task": 3,
-    }
-    assert wanted.items() <= on_two.items()
-    assert on_two["mem_mb"] == 2 * alone["mem_mb"]
-    assert not {"mpi", "nodes", "tasks"} & set(alone)
-    assert alone["gpu"] == 1
-    assert asked("pretrain_ranks", None)["nodes"] == 1
-    assert asked("pretrain_ranks", None)["mem_mb"] == 4 * asked("pretrain", None)["mem_mb"]

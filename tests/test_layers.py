@@ -26,6 +26,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "digest",
         "cli",
         "runrecord",
+        "lease",
         "ranks",
         "slots",
         "rawdata",
@@ -88,6 +89,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "training": (
         "pretrain",
+        "training_job",
         "pictures",
         "training_scans",
         "finetune",

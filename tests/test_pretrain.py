@@ -1,36 +1,25 @@
-"""Pretraining as a job: who is seen, what is written, and the same bytes whatever happens on the way."""
+"""Pretraining as a job: who is seen, what is written, and what is said of it."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from engine_factory import make_folds, make_params, make_store, scan_names
+from pretrain_factory import Place, command, history, meta
 
 from fewscans import engine, networks
-from fewscans import pretrain as stage
 from fewscans.batches import epoch_batches
-from fewscans.checkpoint import Checkpoint, Lease, LeaseLostError, lease
-from fewscans.cluster import deadline
 from fewscans.contracts import read_table, write_table
 from fewscans.errors import UserError
 from fewscans.files import sha256_file
 from fewscans.methods.simclr import SimCLR
 from fewscans.resident import Resident
-from fewscans.training_scans import choose_scans
 
-ROOT = Path(__file__).resolve().parent.parent
 FILES = {
     "encoder.safetensors",
     "encoder.json",
@@ -40,44 +29,9 @@ FILES = {
 }
 
 
-class Place:
-    """A working folder with a store and folds."""
-
-    def __init__(self, folder: Path, n: int = 12) -> None:
-        self.folder = folder
-        self.store = make_store(folder / "store", n=n)
-        self.folds = make_folds(folder / "folds.parquet", self.store.scans)
-
-    def run(self, params, name="out", *, cache="cache", pools=None):
-        out = self.folder / name
-        facts = stage.pretrain(
-            params,
-            self.store,
-            self.folds,
-            pools or {},
-            out,
-            self.folder / cache,
-            self.folder / "checkpoints",
-        )
-        return out, facts
-
-    def job(self, params):
-        sources = choose_scans(read_table(self.folds, "folds"), params, [self.store])
-        return stage.Job(params, sources, Resident(self.store, sources.scans), torch.device("cpu"))
-
-
 @pytest.fixture
 def place(tmp_path) -> Place:
     return Place(tmp_path)
-
-
-def meta(out: Path) -> dict:
-    return json.loads((out / "encoder.json").read_text())
-
-
-def history(out: Path) -> pd.DataFrame:
-    """Without what depends on the clock."""
-    return read_table(out / "history.parquet", "history").drop(columns="images_per_s")
 
 
 @pytest.mark.parametrize("method", ["simclr", "mae", "simmim"])
@@ -227,111 +181,6 @@ def test_every_epoch_is_a_shuffle_of_its_own(place):
     assert epochs[0] != epochs[1] != epochs[2]
 
 
-@pytest.mark.parametrize("stop_at", [1, 3, 4, 5])
-def test_goes_on_from_any_step_with_the_same_weights(place, stop_at):
-    job = place.job(make_params("mae", epochs=3))
-    whole = job.make_method()
-    reference = engine.Training(whole, job.resident, job.schedule)
-    reference.run()
-    saved = []
-    first = engine.Training(job.make_method(), job.resident, job.schedule, save=saved.append)
-    first.should_stop = lambda: first.step == stop_at
-    with pytest.raises(engine.StoppedError):
-        first.run()
-    store = Checkpoint(place.folder / "state")
-    store.save({"training": saved[-1]})
-    second = engine.Training(job.make_method(), job.resident, job.schedule)
-    second.load(store.load()["training"])
-    second.run()
-    for name, value in whole.state_dict().items():
-        assert torch.equal(second.method.state_dict()[name], value), name
-    drop = {"images_per_s"}
-    rows = [
-        [{k: v for k, v in row.items() if k not in drop} for row in t.history]
-        for t in (reference, second)
-    ]
-    assert rows[0] == rows[1]
-
-
-def test_damaged_checkpoint_means_a_new_beginning(tmp_path, caplog):
-    store = Checkpoint(tmp_path / "c")
-    store.save({"step": 1})
-    store.path.write_bytes(store.path.read_bytes()[:100])
-    assert store.load() is None
-    assert "begins anew" in caplog.text
-
-
-def _command(place: Place, params, name: str) -> list[str]:
-    folder = place.folder
-    return [
-        sys.executable, str(ROOT / "scripts/pretrain.py"), "--params", params.model_dump_json(),
-        "--store", str(folder / "store"), "--folds", str(place.folds), "--pool", "--out", str(folder / name),
-        "--cache", str(folder / "cache"), "--checkpoints", str(folder / "checkpoints"),
-    ]  # fmt: skip
-
-
-def _start(command: list[str]) -> subprocess.Popen:
-    return subprocess.Popen(
-        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True
-    )
-
-
-def _wait_for_state(place: Place, process: subprocess.Popen, digest: str) -> None:
-    path = place.folder / "checkpoints" / digest / "state.pt"
-    while not path.exists():
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.01)
-
-
-def test_killed_and_run_again_ends_with_the_same_bytes(place, caplog):
-    params = make_params("mae", epochs=30, checkpoint_minutes=1e-9)
-    digest = place.job(params).digest
-    process = _start(_command(place, params, "out"))
-    _wait_for_state(place, process, digest)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    assert not (place.folder / "out/encoder.json").exists()
-    assert (place.folder / "checkpoints" / digest / "state.pt").exists()
-    params = make_params("mae", epochs=30)
-    with caplog.at_level(logging.INFO, "fewscans"):
-        out, facts = place.run(params)
-    assert "going on from step" in caplog.text
-    assert not facts["from_cache"]
-    assert not (place.folder / "checkpoints" / digest).exists()
-    expected, _ = place.run(params, "undisturbed", cache="other")
-    for name in ("encoder.safetensors", "views.npz", "reconstructions.npz"):
-        assert sha256_file(out / name) == sha256_file(expected / name)
-    pd.testing.assert_frame_equal(history(out), history(expected))
-
-
-def test_sigterm_asks_to_stop():
-    before = signal.getsignal(signal.SIGTERM)
-    with deadline.watch() as life:
-        assert not life.should_stop()
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert life.should_stop()
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_script_that_is_stopped_says_so(place, monkeypatch):
-    sys.path.insert(0, str(ROOT))
-    from scripts.pretrain import main
-
-    monkeypatch.setattr(engine.Training, "__init__", _stops_at_once(engine.Training.__init__))
-    assert main(_command(place, make_params(), "out")[2:]) == deadline.TO_BE_CONTINUED == 75
-    state = next((place.folder / "checkpoints").glob("*/state.pt"))
-    assert not (state.parent / "lease.json").exists()
-
-
-def _stops_at_once(init):
-    def changed(self, *args, **kwargs):
-        init(self, *args, **kwargs)
-        self.method.after_step = lambda step, n: os.kill(os.getpid(), signal.SIGTERM)
-
-    return changed
-
-
 def test_divergence_is_tried_once_more_and_then_told(place, monkeypatch):
     calls = []
     loss = SimCLR.loss
@@ -384,90 +233,12 @@ def test_collapse_gauges_know_the_extremes():
     )
 
 
-def test_lease_is_held_by_one(tmp_path):
-    first, second = Lease(tmp_path / "x"), Lease(tmp_path / "x")
-    assert first.take() is None
-    assert f"process {os.getpid()}" in second.take()
-    first.check()
-    with pytest.raises(LeaseLostError):
-        second.check()
-    first.release()
-    assert second.take() is None
-    second.release()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_lease_of_a_dead_process_is_taken_over(tmp_path):
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    old = Lease(tmp_path)
-    assert old.take() is None
-    facts = json.loads(old.path.read_text())
-    old.path.write_text(json.dumps({**facts, "pid": gone.pid}))
-    new = Lease(tmp_path)
-    assert new.take() is None
-    with pytest.raises(LeaseLostError):
-        old.check()
-    old.release()  # not its own any more: left alone
-    new.check()
-    new.release()
-
-
-def test_lease_of_another_host_dies_without_a_heartbeat(tmp_path):
-    old = Lease(tmp_path)
-    assert old.take() is None
-    facts = json.loads(old.path.read_text())
-    old.path.write_text(json.dumps({**facts, "host": "elsewhere", "token": "theirs"}))
-    new = Lease(tmp_path, dead_after_s=60)
-    assert "elsewhere" in new.take()
-    os.utime(old.path, (time.time() - 61,) * 2)
-    assert new.take() is None
-    new.release()
-    old.release()
-
-
-def test_second_copy_waits_for_the_output(tmp_path):
-    done = threading.Event()
-    first = Lease(tmp_path / "x")
-    assert first.take() is None
-    found = []
-
-    def wait():
-        with lease(tmp_path / "x", done.is_set, poll_s=0.01) as held:
-            found.append(held)
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    time.sleep(0.1)
-    assert thread.is_alive()
-    assert not found
-    done.set()
-    thread.join(10)
-    assert found == [None]
-    first.release()
-
-
-def test_two_copies_at_once_train_once(place):
-    params = make_params("mae", epochs=30)
-    digest = place.job(params).digest
-    process = _start(_command(place, params, "theirs"))
-    while not (place.folder / "checkpoints" / digest / "lease.json").exists():
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.01)
-    out, _ = place.run(params, "ours")
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
-    assert (out / "encoder.safetensors").samefile(place.folder / "theirs/encoder.safetensors")
-    assert meta(out)["device_seconds"] == meta(place.folder / "theirs")["device_seconds"]
-
-
 def test_script_tells_mistakes_in_words(place, capsys):
-    sys.path.insert(0, str(ROOT))
     from scripts.pretrain import main
 
-    command = _command(place, make_params(), "out")[2:]
-    assert main([*command, "--sidecar", str(place.folder / "side.json")]) == 0
+    arguments = command(place, make_params(), "out")[2:]
+    assert main([*arguments, "--sidecar", str(place.folder / "side.json")]) == 0
     assert json.loads((place.folder / "side.json").read_text())["digest"]
-    command[command.index("--pool") + 1 : command.index("--pool") + 1] = ["nonsense"]
-    assert main(command) == 2
+    arguments.insert(arguments.index("--pool") + 1, "nonsense")
+    assert main(arguments) == 2
     assert "write NAME=STORE" in capsys.readouterr().err

@@ -43,7 +43,8 @@ SLACK = 2.0
 MARGIN_SHARE, MARGIN_S = 0.05, (5.0, 60.0)
 # A requeue that was accepted ends the job within KillWait (30 s by default).
 WAIT_FOR_END_S = 300.0
-WAIT_FOR_LEADER_S = 15.0
+# Longer than the leader's question may take.
+WAIT_FOR_LEADER_S = ASK_S + 10.0
 
 
 class ToBeContinuedError(Exception):
@@ -264,7 +265,8 @@ def finish(stop: ToBeContinuedError) -> int:
     job = os.environ.get(JOB)
     if not stop.leader:
         # Where one rank's end is the end of all, the one that talks to Slurm would not come to it.
-        time.sleep(WAIT_FOR_LEADER_S)
+        if stop.why == "deadline":
+            time.sleep(WAIT_FOR_LEADER_S)
         return TO_BE_CONTINUED
     if stop.why == "signal":
         log.info("asked to stop (SIGTERM): %s. To be continued by the next start.", stop.words)

@@ -44,11 +44,9 @@ def open_journal(path: Path, params: TuneParams | None = None) -> optuna.Study:
     """The study in the file `path`; made where `params` are given and it is not there."""
     backend = JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path)))
     storage = JournalStorage(backend)
-    pruner: Any = (
-        optuna.pruners.MedianPruner(n_startup_trials=N_MEDIAN)
-        if params is not None and params.prune
-        else optuna.pruners.NopPruner()
-    )
+    pruner: Any = optuna.pruners.NopPruner()
+    if params is not None and params.prune:
+        pruner = _MedianOfEarlierRounds(params.parallel)
     try:  # `create_study` would add a line to a journal that has the study already
         return optuna.load_study(study_name=NAME, storage=storage, pruner=pruner)
     except KeyError:
@@ -57,6 +55,26 @@ def open_journal(path: Path, params: TuneParams | None = None) -> optuna.Study:
     return optuna.create_study(
         study_name=NAME, storage=storage, direction="minimize", pruner=pruner
     )
+
+
+def round_start(number: int, parallel: int) -> int:
+    """Number of the first trial of the round that `number` belongs to."""
+    return number - number % parallel
+
+
+class _MedianOfEarlierRounds(optuna.pruners.MedianPruner):
+    """Also where a round was cut short, told, and is gone on with: its own members are never compared with."""
+
+    def __init__(self, parallel: int) -> None:
+        super().__init__(n_startup_trials=N_MEDIAN)
+        self.parallel = parallel
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether `trial` is worse than their median at the same look."""
+        earlier = optuna.create_study(direction="minimize")
+        known = study.get_trials(deepcopy=False)[: round_start(trial.number, self.parallel)]
+        earlier.add_trials(known)
+        return super().prune(earlier, trial)
 
 
 def distributions(params: TuneParams) -> dict[str, BaseDistribution]:
@@ -84,7 +102,7 @@ def propose(study: optuna.Study, params: TuneParams, number: int) -> dict[str, A
         seed=key % 2**32, n_startup_trials=N_RANDOM, constant_liar=True
     )
     memory = optuna.create_study(direction="minimize", sampler=sampler)
-    first = number - number % params.parallel  # the round's first: nothing after it has been told
+    first = round_start(number, params.parallel)  # nothing after it has been told
     memory.add_trials([_as_known(trial, first) for trial in study.get_trials()[:number]])
     if number == 0:
         memory.enqueue_trial(_config_values(params, space))

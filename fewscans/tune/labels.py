@@ -17,7 +17,7 @@ from fewscans.errors import UserError
 from fewscans.keyed import key_of
 from fewscans.protocols.task import Task
 
-# Choices need inner folds, and those three groups of the rarest class.
+# Of the budget that chooses.
 DRAW = 0
 
 

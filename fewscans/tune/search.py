@@ -16,24 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import pandas as pd
 from optuna.trial import TrialState
 
 from fewscans.batches import epoch_batches
-from fewscans.checkpoint import lease
-from fewscans.cluster import deadline
+from fewscans.cluster import deadline, slurm
 from fewscans.config.stages import TuneParams
 from fewscans.contracts import write_table
 from fewscans.digest import code_digest
 from fewscans.errors import UserError
-from fewscans.files import canonical_json, digest, write_json
+from fewscans.files import digest, write_json
+from fewscans.lease import lease
 from fewscans.tune import journal
-from fewscans.tune.labels import Labelled
+from fewscans.tune.results import best_of, table_of
 from fewscans.tune.searches import BEST, TRIALS
 from fewscans.tune.space import most_steps
-from fewscans.tune.status import JOURNAL, read_result, trial_folder
-from fewscans.tune.submit import LOG, Launcher, read_job
-from fewscans.tune.trial import RESULT, Data, moved_since
+from fewscans.tune.status import JOB, JOURNAL, RESULT, read_job, read_result, trial_folder
+from fewscans.tune.submit import LOG, Launcher
+from fewscans.tune.trial import Data, moved_since
 
 log = logging.getLogger("fewscans")
 
@@ -116,8 +115,8 @@ def search(
             except (KeyboardInterrupt, UserError):
                 leader.cancel()
                 raise
-        facts = _best(study, params, data.labelled, mark)
-        write_table(out / TRIALS, "trials", _table(study, params))
+        facts = best_of(study, params, data.labelled, mark)
+        write_table(out / TRIALS, "trials", table_of(study, params))
         write_json(out / BEST, facts)
     log.info("best of %d trials: %d, inner log-loss %.4f", params.trials, facts["trial"], facts["value"])  # fmt: skip
     return {key: facts[key] for key in ("trial", "value", "device_seconds")}
@@ -152,7 +151,7 @@ class Leader:
             trials = self.study.get_trials()
             if all(n < len(trials) and trials[n].state in journal.FINISHED for n in numbers):
                 continue
-            # The whole round, also where the last one is cut short: trials then stay the same when there are more.
+            # A round that was cut short is gone on with: its trials do not hang on one another.
             for number in range(len(trials), numbers[-1] + 1):
                 values = journal.propose(self.study, p, number)
                 log.info("trial %d: %s", number, _words(values))
@@ -226,9 +225,12 @@ class Leader:
             log.info("trial %d ended without a result; starting it again", number)
         try:
             self.launcher.start(number, self.command(number), folder)
+        except slurm.SlurmError as error:
+            log.info("trial %d cannot be started now, trying again: %s", number, error.text)
+            return
         except OSError as error:
             raise UserError(f"trial {number} cannot be started: {error}") from None
-        write_json(folder / "job.json", {**read_job(folder), "starts": starts + 1})
+        write_json(folder / JOB, {**read_job(folder), "starts": starts + 1})
 
     def _tell(self, number: int) -> None:
         result = read_result(trial_folder(self.folder, number)) or {"state": "failed"}
@@ -257,7 +259,7 @@ def _until_asked() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-# -- what is written -------------------------------------------------------------------------------
+# -- what is said ----------------------------------------------------------------------------------
 
 
 def _shown(params: TuneParams) -> dict[str, Any]:
@@ -267,44 +269,6 @@ def _shown(params: TuneParams) -> dict[str, Any]:
         "recipe": params.recipe_name, "dataset": params.dataset, "fold": params.fold,
         "protocol": params.arm.protocol,
     }  # fmt: skip
-
-
-def _best(study: optuna.Study, params: TuneParams, labelled: Labelled, mark: str) -> dict[str, Any]:
-    trials = study.get_trials()[: params.trials]
-    done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    if not done:
-        raise UserError(f"{params.encoder}: none of {len(trials)} trials succeeded. See {LOG} of each.")  # fmt: skip
-    best = min(done, key=lambda trial: (trial.value, trial.number))
-    states = [trial.state.name.lower() for trial in trials]
-    return {
-        "encoder": params.encoder, "recipe": params.recipe_name, "dataset": params.dataset,
-        "fold": params.fold, "protocol": params.arm.protocol, "digest": mark,
-        "metric": "inner_log_loss", "value": best.value, "trial": best.number, "values": best.params,
-        "config_value": trials[0].value if trials[0].state == TrialState.COMPLETE else None,
-        "trials": {state: states.count(state) for state in ("complete", "pruned", "fail")},
-        "max_steps": params.max_steps, "budget": labelled.budget,
-        "n_labelled_patients": labelled.n_patients, "n_labelled_scans": len(labelled.task.labelled),
-        "inner_folds": len(labelled.task.inner_folds),
-        "folds_that_test_these_labels": labelled.tested_elsewhere,
-        "device_seconds": round(sum(t.user_attrs.get("seconds", 0.0) for t in trials), 3),
-        "versions": {"optuna": version("optuna")},
-    }  # fmt: skip
-
-
-def _table(study: optuna.Study, params: TuneParams) -> pd.DataFrame:
-    rows = [
-        {
-            "trial": trial.number,
-            "state": trial.state.name.lower(),
-            "value": trial.value,
-            "values": canonical_json(trial.params),
-            "looks": [trial.intermediate_values[k] for k in sorted(trial.intermediate_values)],
-            "seconds": trial.user_attrs.get("seconds"),
-            "reason": trial.user_attrs.get("reason", ""),
-        }
-        for trial in study.get_trials()[: params.trials]
-    ]
-    return pd.DataFrame(rows)
 
 
 def _words(values: dict[str, Any]) -> str:

@@ -51,6 +51,11 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     return _read(folder / RESULT)
 
 
+def read_job(folder: Path) -> dict[str, Any]:
+    """What is known of a trial's job; empty where it was never started."""
+    return _read(folder / JOB) or {}
+
+
 def find(root: Path) -> Iterator[Path]:
     """Folders of the searches below `root`: of each encoder, recipe, data set and fold the newest."""
     newest: dict[Path, Path] = {}
@@ -101,7 +106,7 @@ def _state(folder: Path, trial: Any) -> str:
     result = read_result(home)
     if result is not None:
         return {"complete": "done", "pruned": "pruned"}.get(result["state"], "failed")
-    return "running" if _read(home / JOB) else "waiting"
+    return "running" if read_job(home) else "waiting"
 
 
 def table(found: list[Status]) -> str:

@@ -7,7 +7,6 @@ nothing from the process that leads the search.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -24,11 +23,12 @@ from fewscans.cluster.site import Site
 from fewscans.errors import UserError
 from fewscans.files import digest, write_json
 from fewscans.runrecord import is_alive, process_start
+from fewscans.tune.status import JOB, read_job
 from fewscans.tune.trial import moved_since
 
 log = logging.getLogger("fewscans")
 
-JOB, LOG = "job.json", "trial.log"
+LOG = "trial.log"
 # How long a process may take to save its state when it is asked to end.
 GRACE_S = 30.0
 # Before the end of a job's time: what saving the state and requeueing may take.
@@ -50,14 +50,6 @@ class Launcher(Protocol):
 
     def cancel(self, folders: Mapping[int, Path]) -> None:
         """End these trials; what they have done is kept."""
-
-
-def read_job(folder: Path) -> dict[str, Any]:
-    """What is known of a trial's job; empty where it was never started."""
-    try:
-        return json.loads((folder / JOB).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
 
 
 # -- this machine ----------------------------------------------------------------------------------
@@ -137,7 +129,12 @@ class Jobs:
         if number in self._queued():
             return
         executor = self._executor(folder, number)
-        job = executor.submit(TrialJob(list(command), str(folder.resolve()), os.getcwd()))
+        from submitit.core.utils import FailedJobError
+
+        try:
+            job = executor.submit(TrialJob(list(command), str(folder.resolve()), os.getcwd()))
+        except FailedJobError as error:
+            raise UserError(f"trial {number} cannot be submitted: {error}") from None
         log.info("trial %d is job %s", number, job.job_id)
         write_json(
             folder / JOB, {**read_job(folder), "id": str(job.job_id), "started": time.time()}

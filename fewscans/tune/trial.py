@@ -13,29 +13,29 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fewscans import networks, optim, protocols
-from fewscans.checkpoint import lease
 from fewscans.config.stages import FinetuneParams, PretrainParams, TuneParams
-from fewscans.contracts import read_table
 from fewscans.errors import UserError
 from fewscans.files import atomic, write_json
-from fewscans.pretrain import Job
+from fewscans.lease import lease
+from fewscans.pretrain import ENCODER
 from fewscans.protocols.source import Source
 from fewscans.protocols.task import log_loss
 from fewscans.store import Store
-from fewscans.training_scans import check_stores, choose_scans, load_scans
+from fewscans.training_job import WEIGHTS, Job
+from fewscans.training_scans import read_scans
 from fewscans.tune.labels import Labelled
 from fewscans.tune.space import changed, protocol_changed
+from fewscans.tune.status import RESULT
 
 log = logging.getLogger("fewscans")
 
-RESULT, ENCODER = "result.json", "encoder.json"
 # Looks at a pretraining, the last one at its end.
 LOOKS = 4
 Look = Callable[[int, float], None]
@@ -57,24 +57,82 @@ class Data:
     """Folder of weights from outside, where the encoder has such."""
 
 
+class TrainingError(Exception):
+    """These values cannot be trained with: they say something about the space, not about the machine."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one trial does, and where."""
+
+    params: TuneParams
+    values: Mapping[str, Any]
+    """As `space` names them."""
+    data: Data
+    folder: Path
+    look: Look
+    """Told (number of the look, value so far); raises `PrunedError` to end the trial."""
+
+    @cached_property
+    def settings(self) -> Any:
+        """The encoder's, with the trial's values."""
+        return changed(self.params.settings, self.values, "encoder")
+
+    @property
+    def pretraining(self) -> PretrainParams:
+        """As the stage `pretrain` would be told."""
+        p = self.params
+        return PretrainParams(
+            encoder=p.encoder,
+            settings=self.settings,
+            recipe=p.recipe,
+            dataset=p.dataset,
+            fold=p.fold,
+            seed=0,
+            base_seed=p.base_seed,
+            compute=p.compute,
+        )
+
+    @cached_property
+    def judging(self) -> FinetuneParams:
+        """As the stage `finetune` would be told."""
+        p = self.params
+        return FinetuneParams(
+            encoder=p.encoder,
+            settings=self.settings,
+            recipe=p.recipe,
+            recipe_name=p.recipe_name,
+            protocols=[p.arm.protocol],
+            protocol_settings=protocol_changed(p.protocol_settings, p.arm.protocol, self.values),
+            dataset=p.dataset,
+            classes=p.classes,
+            fold=p.fold,
+            seed=0,
+            base_seed=p.base_seed,
+            compute=p.compute,
+        )
+
+    @property
+    def probes(self) -> bool:
+        """Whether a probe judges, which can look at a half-trained encoder too."""
+        return protocols.NEEDS[self.params.arm.protocol] == "features"
+
+    def source(self, weights: Path | None) -> Source:
+        """Training scans alone: a test scan is not even loaded."""
+        scans = self.data.labelled.scans
+        return Source(self.judging, self.data.store, scans, np.arange(len(scans)), weights)
+
+
 def run(
     params: TuneParams, values: Mapping[str, Any], data: Data, folder: Path, look: Look
 ) -> None:
-    """Write the trial's `result.json` to `folder`.
-
-    Parameters
-    ----------
-    values
-        As `space` names them.
-    look
-        Told (number of the look, value so far); raises `PrunedError` to end the trial.
-    """
+    """Write the trial's `result.json` to `folder`; arguments as in `Trial`."""
     with lease(folder / "checkpoints", (folder / RESULT).is_file) as held:
         if held is None:
             return
         began, before = time.perf_counter(), _spent(folder)
         try:
-            value = _value(params, values, data, folder, look, held.check)
+            value = _value(Trial(params, values, data, folder, look), held.check)
             facts = {"state": "complete", "value": value}
         except PrunedError:
             facts = {"state": "pruned", "reason": "below the median"}
@@ -84,10 +142,6 @@ def run(
         seconds = round(time.perf_counter() - began + before, 3)
         write_json(folder / RESULT, {**facts, "seconds": seconds})
         clean(folder)
-
-
-class TrainingError(Exception):
-    """These values cannot be trained with: they say something about the space, not about the machine."""
 
 
 def clean(folder: Path) -> None:
@@ -109,67 +163,41 @@ def moved_since(folder: Path, when: float) -> bool:
     return False
 
 
-def _value(
-    params: TuneParams,
-    values: Mapping[str, Any],
-    data: Data,
-    folder: Path,
-    look: Look,
-    check: Callable[[], None],
-) -> float:
-    weights = data.weights
-    if params.settings.source == "pretrain":
-        weights = folder / "encoder"
+def _value(trial: Trial, check: Callable[[], None]) -> float:
+    """Inner out-of-fold log-loss; `check` raises where the trial is another process's now."""
+    weights = trial.data.weights
+    if trial.params.settings.source == "pretrain":
+        weights = trial.folder / "encoder"
         if not (weights / ENCODER).is_file():
-            _pretrain(params, values, data, folder, look, check)
-    given = _finetune_params(params, values)
-    if protocols.NEEDS[params.arm.protocol] == "features":
-        try:
-            value = probe(given, data.labelled, _source(given, data, weights).features)
-        except UserError as error:  # not finite
-            raise TrainingError(str(error)) from None
-        look(LOOKS, value)
-        return value
-    return _inner_folds(given, data, weights, folder, look)
+            _pretrain(trial, check)
+    if not trial.probes:
+        return _inner_folds(trial, weights)
+    try:
+        value = probe(trial.judging, trial.data.labelled, trial.source(weights).features)
+    except UserError as error:  # not finite
+        raise TrainingError(str(error)) from None
+    trial.look(LOOKS, value)
+    return value
 
 
 # -- pretraining -----------------------------------------------------------------------------------
 
 
-def _pretrain(
-    params: TuneParams,
-    values: Mapping[str, Any],
-    data: Data,
-    folder: Path,
-    look: Look,
-    check: Callable[[], None],
-) -> None:
+def _pretrain(trial: Trial, check: Callable[[], None]) -> None:
     """Leave the trained encoder in ``folder/encoder``; looks on the way where a probe judges."""
-    given = PretrainParams(
-        encoder=params.encoder,
-        settings=changed(params.settings, values, "encoder"),
-        recipe=params.recipe,
-        dataset=params.dataset,
-        fold=params.fold,
-        seed=0,
-        base_seed=params.base_seed,
-        compute=params.compute,
-    )
-    device = optim.set_up(params.compute)
-    stores = [data.store, *data.pools.values()]
-    check_stores(given, {params.dataset: data.store, **data.pools})
-    sources = choose_scans(read_table(data.folds, "folds"), given, stored=stores)
-    resident = load_scans(sources.scans, stores, device)
+    given, data, folder = trial.pretraining, trial.data, trial.folder
+    device = optim.set_up(given.compute)
+    sources, resident = read_scans(given, data.store, data.folds, data.pools, device)
     job = _Watched(given, sources, resident, device)
-    if protocols.NEEDS[params.arm.protocol] == "features":
+    if trial.probes:
         place = {scan: i for i, scan in enumerate(sources.scans)}
         mine = [place[data.labelled.scans[i]] for i in data.labelled.task.labelled]
-        job.look = partial(_look_at, _finetune_params(params, values), data.labelled, mine, look)
+        job.look = partial(_look_at, trial, mine)
     try:
         facts = job.train(job.checkpoint(folder / "checkpoints"), check)
     except UserError as error:  # twice diverged
         raise TrainingError(str(error)) from None
-    networks.save_encoder(folder / "encoder" / "encoder.safetensors", job.method.encoder)
+    networks.save_encoder(folder / "encoder" / WEIGHTS, job.method.encoder)
     _add_spent(folder, facts["device_seconds"])
     described = {**job.describe(facts), "source_scans": []}
     write_json(folder / "encoder" / ENCODER, described)
@@ -195,21 +223,14 @@ class _Watched(Job):
         return method
 
 
-def _look_at(
-    given: FinetuneParams,
-    labelled: Labelled,
-    positions: list[int],
-    look: Look,
-    number: int,
-    method: Any,
-    resident: Any,
-) -> None:
+def _look_at(trial: Trial, positions: list[int], number: int, method: Any, resident: Any) -> None:
     """Probe the half-trained encoder of `method` on the labelled scans."""
+    labelled = trial.data.labelled
     made = networks.embed(method.encoder, resident, positions)
     features = np.zeros((len(labelled.scans), made.shape[1]), np.float32)
     features[labelled.task.labelled] = made
     if np.isfinite(made).all():  # else the training itself will say so
-        look(number, probe(given, labelled, features))
+        trial.look(number, probe(trial.judging, labelled, features))
 
 
 # -- judging ---------------------------------------------------------------------------------------
@@ -232,12 +253,10 @@ def probe(given: FinetuneParams, labelled: Labelled, features: Any) -> float:
     return log_loss(outcome.val_prob, labelled.task.targets)
 
 
-def _inner_folds(
-    given: FinetuneParams, data: Data, weights: Path | None, folder: Path, look: Look
-) -> float:
+def _inner_folds(trial: Trial, weights: Path | None) -> float:
     """Inner out-of-fold log-loss of fine-tuning; an inner fold that was finished is not trained again."""
-    task = data.labelled.task
-    settings = given.protocol_settings.finetune.model_copy(update={"inner_folds": 0})
+    task, folder = trial.data.labelled.task, trial.folder
+    settings = trial.judging.protocol_settings.finetune.model_copy(update={"inner_folds": 0})
     module = protocols.load("finetune")
     source: Source | None = None
     prob = np.full((len(task.targets), task.n_classes), np.nan)
@@ -246,7 +265,7 @@ def _inner_folds(
     for number, fold in enumerate(task.inner_folds, start=1):
         train, held = task.split(fold)
         if str(fold) not in done:
-            source = source or _source(given, data, weights)
+            source = source or trial.source(weights)
             began = time.perf_counter()
             part = replace(
                 task,
@@ -260,31 +279,8 @@ def _inner_folds(
                 np.savez(handle, **done)
             _add_spent(folder, time.perf_counter() - began)
         prob[held] = done[str(fold)]
-        look(number, log_loss(prob, task.targets))
+        trial.look(number, log_loss(prob, task.targets))
     return log_loss(prob, task.targets)
-
-
-def _finetune_params(params: TuneParams, values: Mapping[str, Any]) -> FinetuneParams:
-    return FinetuneParams(
-        encoder=params.encoder,
-        settings=changed(params.settings, values, "encoder"),
-        recipe=params.recipe,
-        recipe_name=params.recipe_name,
-        protocols=[params.arm.protocol],
-        protocol_settings=protocol_changed(params.protocol_settings, params.arm.protocol, values),
-        dataset=params.dataset,
-        classes=params.classes,
-        fold=params.fold,
-        seed=0,
-        base_seed=params.base_seed,
-        compute=params.compute,
-    )
-
-
-def _source(given: FinetuneParams, data: Data, weights: Path | None) -> Source:
-    """Training scans alone: a test scan is not even loaded."""
-    everyone = np.arange(len(data.labelled.scans))
-    return Source(given, data.store, data.labelled.scans, everyone, weights)
 
 
 # -- time ------------------------------------------------------------------------------------------
