@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,8 @@ log = logging.getLogger("fewscans")
 
 # A run may take so much longer than the longest before it.
 LONGER = 1.3
+# Flag of runs with settings that a search has found.
+TUNED = "tuned"
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,14 @@ class Files:
     """Folder; without it no embeddings are written."""
 
 
-def finetune(params: FinetuneParams, files: Files) -> dict[str, Any]:
+def finetune(params: FinetuneParams, files: Files, tuned: Collection[str] = ()) -> dict[str, Any]:
     """Write predictions and embeddings of every protocol, budget and draw; facts for the side-car.
+
+    Parameters
+    ----------
+    tuned
+        Protocols whose settings, or whose encoder's, a search has found: their runs are flagged, since a table shows
+        the config's settings.
 
     Raises
     ------
@@ -92,7 +101,10 @@ def finetune(params: FinetuneParams, files: Files) -> dict[str, Any]:
         todo = [(protocol, budget) for protocol in params.protocols for budget in fold.budgets]
         for protocol, budget in todo:
             _check_time(life, records, protocol, len(todo))
-            records.append(_run(params, protocol, budget, source, identity, cache))
+            made = _run(params, protocol, budget, source, identity, cache)
+            if protocol in tuned:  # not in the cache: a config may say the same values
+                made.outcome.flags = [TUNED, *made.outcome.flags]
+            records.append(made)
         seconds = _embeddings(files.embeddings, fold, source, identity, cache, records)
         facts = {**identity.encoder_facts(), "embedding_seconds": seconds}
     write_predictions(files.predictions, params, fold, records, flags, facts)

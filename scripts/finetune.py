@@ -34,10 +34,11 @@ def work(arguments: argparse.Namespace, params: FinetuneParams) -> dict[str, Any
             "embeddings",
         )
     }
+    tuned: list[str] = []
     if arguments.tuned:
-        params = use_in_finetune(params, Path(arguments.tuned))
+        params, tuned = use_in_finetune(params, Path(arguments.tuned))
     with slots.take(1, params.compute.device):
-        return finetune(params, Files(**paths))  # type: ignore[arg-type]  # argparse has made the required ones sure
+        return finetune(params, Files(**paths), tuned)  # type: ignore[arg-type]  # argparse has made the required ones sure
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -34,6 +34,7 @@ FLAGS = {
     "collapsed": "Pretraining collapsed: all scans have nearly the same embedding.",
     "resumed-elsewhere": "Pretraining was interrupted and went on on another model of CPU or GPU, which rounds "
     "differently: the same command need not give the same weights again.",
+    "tuned": "Trained with the values that a search found for each fold (tune.use); settings shown are the config's.",
     "fold-missing": "Not every fold has this budget; the score is over those that do.",
     "incomplete": "Some trainings are missing, so the score is a mean over fewer.",
     "unpaired-trainings": "Arm and baseline have different trainings; only common ones are compared.",

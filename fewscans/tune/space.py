@@ -118,12 +118,17 @@ def use_in_pretrain(params: PretrainParams, path: Path) -> PretrainParams:
     )
 
 
-def use_in_finetune(params: FinetuneParams, path: Path) -> FinetuneParams:
-    """`params` with the values of a finished search: the encoder's, and those of the protocol that judged."""
+def use_in_finetune(params: FinetuneParams, path: Path) -> tuple[FinetuneParams, list[str]]:
+    """`params` with the values of a finished search: the encoder's, and those of the protocol that judged.
+
+    Also the protocols whose runs follow from such values: all of them, where the encoder's are among these.
+    """
     best = read_best(path, params.encoder, params.dataset, params.fold)
     made = {"settings": changed(params.settings, best["values"], "encoder")}
     if best["protocol"] in params.protocols:
         made["protocol_settings"] = protocol_changed(
             params.protocol_settings, best["protocol"], best["values"]
         )
-    return params.model_copy(update=made)
+    of_encoder = any(name.startswith("encoder.") for name in best["values"])
+    tuned = [name for name in params.protocols if of_encoder or name == best["protocol"]]
+    return params.model_copy(update=made), tuned
