@@ -111,6 +111,8 @@ def test_advice_to_pack_and_on_limits():
     assert any("`pack: 10` in the site file" in text for text in found["advice"])
     asked = plan([job("pretrain", gpus=1, runtime_min=1200)], cluster())
     assert any("asks for 20 h and needs 90 s at most" in text for text in asked["advice"])
+    waits = plan([job("tune", runtime_min=1200)], cluster())
+    assert not any("asks for" in text for text in waits["advice"])
 
 
 def test_advice_where_more_gpus_gain_nothing():

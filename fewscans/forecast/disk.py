@@ -20,6 +20,7 @@ KINDS = {
     "pretrain": "encoders",
     "pretrain_ranks": "encoders",
     "finetune": "predictions and embeddings",
+    "tune": "searches",
     "audit": "tables",
     "folds": "tables",
     "budgets": "tables",
