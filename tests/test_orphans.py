@@ -218,6 +218,25 @@ def test_ctrl_c_while_waiting_submits_and_cancels_nothing_and_forgets_nothing(
     assert earlier_runs(left) == ["run-a", "run-b"]
 
 
+def test_a_run_that_ends_badly_leaves_none_of_its_jobs(tmp_path, monkeypatch):
+    """Snakemake cancels nothing where Ctrl-C meets it while it looks at its jobs: they are in none of its lists."""
+    run = hooks.Run(SimpleNamespace(), tmp_path)
+    run.run_id, run._mark = "run-a", tmp_path / "mark"
+    left = {"run-a": [job("7"), job("8")], "run-b": [job("9")]}
+    cancelled: list[str] = []
+    monkeypatch.setattr(slurm, "jobs", lambda name: left[name])
+    monkeypatch.setattr(slurm, "cancel", cancelled.extend)
+    monkeypatch.setattr(hooks, "_RUN", run)
+    hooks.end()
+    assert cancelled == []
+    run._mark = tmp_path / "mark"
+    hooks.end(failed=True)
+    assert cancelled == ["7", "8"]
+    silent = slurm.SlurmError(["squeue"], "Unable to contact slurm controller")
+    monkeypatch.setattr(slurm, "jobs", lambda name: (_ for _ in ()).throw(silent))
+    hooks.end(failed=True)  # no worse than before
+
+
 def test_nothing_left_says_nothing(queue):
     queue.looks = [[]]
     assert settle(queue) == (0, "")

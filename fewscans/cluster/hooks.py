@@ -74,6 +74,18 @@ class Run:
         if not (self.record.read() or {}).get("earlier"):
             self.record.release()
 
+    def cancel_rest(self) -> None:
+        """Cancel what is left of this run's jobs.
+
+        An interrupt that meets Snakemake while it looks at its jobs finds none of them in its list, and cancels none.
+        """
+        if self._mark is None or self.run_id is None:
+            return
+        try:
+            slurm.cancel(job.id for job in slurm.jobs(name=self.run_id))
+        except slurm.SlurmError as error:
+            say(f"jobs of this run may be in the queue still ({error}); the next start finds them")
+
     def what_failed(self) -> str:
         """The jobs that failed for good, by rule and log, and what to do; the last words of a run that failed."""
         failed = getattr(getattr(self.workflow, "scheduler", None), "failed", ())
@@ -150,6 +162,7 @@ def end(failed: bool = False) -> None:
     """For `onsuccess` and `onerror`."""
     if _RUN is not None:
         if failed:
+            _RUN.cancel_rest()
             say(_RUN.what_failed())
         _RUN.end()
 
