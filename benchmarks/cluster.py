@@ -37,6 +37,7 @@ from packing import run as run_packed  # noqa: E402
 
 from fewscans.forecast.schedule import Machine, Task, critical_path, run  # noqa: E402
 from tests.slurm.cluster import Cluster, missing  # noqa: E402
+from tests.slurm.runs import PATIENCE  # noqa: E402
 from tests.workflows import CONFIG, make_clone  # noqa: E402
 
 TABLE = "results/ablation_table.csv"
@@ -119,9 +120,8 @@ def overhead(short: bool, look: int) -> None:
         site = cluster.site(Path(name) / "partitions.yaml")
         command = [
             sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile"),
-            "--directory", str(folder), "--profile", str(root / "profiles/slurm"), "--latency-wait", "10",
-            "--slurm-init-seconds-before-status-checks", str(look), "--max-jobs-per-timespan", "50/1s",
-            TABLE,
+            "--directory", str(folder), "--profile", str(root / "profiles/slurm"), *PATIENCE,
+            "--slurm-init-seconds-before-status-checks", str(look), TABLE,
         ]  # fmt: skip
         began = time.time()
         done = subprocess.run(

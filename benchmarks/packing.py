@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.slurm.cluster import Cluster, missing  # noqa: E402
+from tests.slurm.runs import PATIENCE  # noqa: E402
 
 SNAKEFILE = """
 RUNS = range(int(config["runs"]))
@@ -66,9 +67,7 @@ def run(cluster: Cluster, pack: int, runs: int, seconds: float, bad: int = -1) -
         began = time.perf_counter()
         command = [
             sys.executable, "-m", "snakemake", "--profile", str(ROOT / "profiles/slurm"),
-            "--config", f"runs={runs}", f"seconds={seconds}", f"bad={bad}",
-            "--slurm-init-seconds-before-status-checks", "8", "--latency-wait", "10",
-            "--max-jobs-per-timespan", "50/1s",
+            "--config", f"runs={runs}", f"seconds={seconds}", f"bad={bad}", *PATIENCE,
         ]  # fmt: skip
         done = subprocess.run(
             command, cwd=folder, env=cluster.environment(FEWSCANS_SITE=str(site)), text=True,

@@ -253,7 +253,7 @@ def tune_weights(wildcards):
 
 # -- aggregate -------------------------------------------------------------------------------------
 
-ALL_RUNS = list(PLAN.runs())
+ALL_RUNS = list(RUNS.values())
 
 
 def caption(name):

@@ -40,7 +40,7 @@ from typing import Any
 import yaml
 
 from tests.slurm.configuration import Layout, write_configuration
-from tests.slurm.processes import Daemons, job_processes, kill, wait_until
+from tests.slurm.processes import Daemons, job_processes, kill_all, wait_until
 
 NEEDED = {"munged": "munge", "slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client"}
 NEEDED_ACCOUNTING = {
@@ -62,14 +62,22 @@ def missing(accounting: bool = True) -> list[str]:
     return sorted({package for name, package in needed.items() if not program(name)})
 
 
-def free_ports(n: int) -> int:
-    """First of `n` free ports in a row, below those that the system gives out itself."""
+def reserve_ports(n: int) -> socket.socket:
+    """A socket bound to the port before `n` free ones, below those that the system gives out itself.
+
+    While it is open no other cluster takes them, also if their daemons have not started yet.
+    """
     for base in random.sample(range(20000, 30000, 50), 200):
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for port in range(base, base + n):
-                made = stack.enter_context(socket.socket())
-                made.bind(("127.0.0.1", port))
-            return base
+        made = socket.socket()
+        try:
+            made.bind(("127.0.0.1", base))
+            for port in range(base + 1, base + 1 + n):
+                with socket.socket() as tried:
+                    tried.bind(("127.0.0.1", port))
+        except OSError:
+            made.close()
+            continue
+        return made
     raise OSError("no free ports")
 
 
@@ -88,9 +96,9 @@ class Cluster:
         self.state = Path(tempfile.mkdtemp(prefix="fsl-", dir="/tmp"))
         self.state.chmod(0o755)
         user = pwd.getpwuid(os.getuid()).pw_name
-        self.layout = Layout(
-            self.state, user, free_ports(nodes + 4), nodes, cpus, mem_mb, accounting, gpu_nodes
-        )
+        self._ports = reserve_ports(nodes + 4)
+        port = self._ports.getsockname()[1] + 1
+        self.layout = Layout(self.state, user, port, nodes, cpus, mem_mb, accounting, gpu_nodes)
         self.conf = write_configuration(self.layout)
         self.daemons = Daemons(self.state / "log")
 
@@ -115,7 +123,7 @@ class Cluster:
         return {**os.environ, "PATH": path, "SLURM_CONF": str(self.conf), **more}
 
     def run(
-        self, command: Sequence[str], check: bool = True, timeout: float = 60, **more: Any
+        self, command: Sequence[str], check: bool = True, timeout: float = 300, **more: Any
     ) -> subprocess.CompletedProcess[str]:
         """Run a command beside this cluster; its texts are in `stdout` and `stderr`."""
         return subprocess.run(
@@ -151,6 +159,16 @@ class Cluster:
             return ""
         asked = self.run(["sacct", "-X", "-n", "-P", "-j", str(job), "-o", "State"], check=False)
         return (asked.stdout.split() or [""])[0]
+
+    def starts_of(self, job: int | str) -> int:
+        """How often a job began, by the accounts."""
+        command = ["sacct", "-X", "-n", "-P", "--duplicates", "-j", str(job), "-o", "Start"]
+        return len(self.run(command).stdout.split())
+
+    def push_out(self) -> None:
+        """An urgent job needs the whole node for preemption, for a moment."""
+        urgent = self.submit("true", "-p", "urgent", "-n1", f"-c{self.layout.cpus}")
+        wait_until("the urgent job", lambda: self.state_of(urgent) == "COMPLETED")
 
     def processes(self, node: str | None = None) -> set[int]:
         """Processes of jobs and steps, on one node or all."""
@@ -204,14 +222,15 @@ class Cluster:
         """Cancel every job, end every process of this cluster and remove its files; harmless if repeated."""
         if self.daemons.alive("slurmctld"):
             with contextlib.suppress(subprocess.SubprocessError):
-                self.run(["scancel", "--user", self.layout.user], check=False, timeout=15)
+                self.run(["scancel", "--user", self.layout.user], check=False, timeout=30)
         for node in self.layout.all_nodes:
             self.daemons.end(node, patience_s=3)
-        kill(self.processes())
         for name in ("slurmctld", "slurmdbd", "mariadbd", "munged"):
-            self.daemons.end(name)
-        kill(self.processes())
+            self.daemons.end(name, patience_s=10)
+        with contextlib.suppress(TimeoutError):
+            kill_all(self.processes)
         shutil.rmtree(self.state, ignore_errors=True)
+        self._ports.close()
 
     def start_ctld(self, wait_for_nodes: bool = True) -> None:
         """Start the controller and wait until it answers and, as a rule, sees its nodes again."""
@@ -231,16 +250,11 @@ class Cluster:
         time.sleep(away_s)
         self.start_ctld()
 
-    def node_down(self, node: str, noticed: bool = True) -> None:
-        """A node dies at once: daemon, steps, processes of jobs.
-
-        The controller is told; with `noticed` False it finds out by itself, after some 30 s.
-        """
+    def node_down(self, node: str) -> None:
+        """A node dies at once: daemon, steps, processes of jobs; the controller is told."""
         self.daemons.end(node, signal.SIGKILL)
-        for _ in range(2):  # what was being started in the meantime
-            kill(self.processes(node))
-        if noticed:
-            self.run(["scontrol", "update", f"nodename={node}", "state=down", "reason=test"])
+        kill_all(lambda: self.processes(node))
+        self.run(["scontrol", "update", f"nodename={node}", "state=down", "reason=test"])
 
     def node_up(self, node: str) -> None:
         """The node is back and takes jobs."""
@@ -318,7 +332,7 @@ class Cluster:
             states = dict(line.split() for line in lines)
             return all(states.get(node) in READY for node in wanted)
 
-        wait_until("nodes", ready, 60)
+        wait_until("nodes", ready)
 
 
 def main(command: list[str]) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.cluster import Cluster, missing
+from tests.slurm.runs import Toy
 
 HERE = Path(__file__).parent
 # Set where a test that is left out would hide a fault (.ci/run).
@@ -44,3 +45,10 @@ def cluster(slurm_installed: None) -> Iterator[Cluster]:
             yield made
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def toy(cluster: Cluster, tmp_path: Path) -> Iterator[Toy]:
+    """The toy workflow; its runs end with the test."""
+    with Toy(cluster, tmp_path / "run") as made:
+        yield made

@@ -13,8 +13,8 @@ from pathlib import Path
 from fewscans.runrecord import process_start
 
 
-def wait_until(what: str, ready: Callable[[], object], seconds: float = 30) -> None:
-    """Return as soon as `ready()` is true.
+def wait_until(what: str, ready: Callable[[], object], seconds: float = 240) -> None:
+    """Return as soon as `ready()` is true; the limit is for a machine that is slow and busy.
 
     Raises
     ------
@@ -52,7 +52,7 @@ class Daemons:
         # poll() also reaps it, so that no zombie is left
         return made.poll() is None and process_start(pid) == start
 
-    def end(self, name: str, how: signal.Signals = signal.SIGTERM, patience_s: float = 10) -> None:
+    def end(self, name: str, how: signal.Signals = signal.SIGTERM, patience_s: float = 60) -> None:
         """End it, at last with SIGKILL; nothing happens where it does not run."""
         if self.alive(name):
             made = self._known[name][2]
@@ -116,8 +116,14 @@ def job_processes(conf: Path, logs: Path, node: str | None = None) -> set[int]:
     return found
 
 
-def kill(pids: set[int]) -> None:
-    """SIGKILL to each of them that still runs."""
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+def kill_all(find: Callable[[], set[int]]) -> None:
+    """SIGKILL to the processes that `find` sees, until there are none: also what was just being started."""
+
+    def gone() -> bool:
+        pids = find()
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not pids
+
+    wait_until("the end of processes", gone)

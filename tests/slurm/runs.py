@@ -1,12 +1,17 @@
-"""The toy workflow on a test cluster: started, brought into trouble, looked at."""
+"""Workflows on a test cluster, the toy above all: started, brought into trouble, looked at."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.slurm.cluster import Cluster
 from tests.slurm.processes import wait_until
@@ -20,6 +25,8 @@ PATIENCE = [
     # Snakemake ends so long after its last submission at the earliest.
     "--max-jobs-per-timespan", "50/1s",
 ]  # fmt: skip
+# Seconds that a run takes here are minutes on a machine that is slow and busy.
+LONG_S = 600
 
 
 @dataclass
@@ -34,7 +41,7 @@ class Run:
         """What it has said so far."""
         return self.output.read_text(errors="replace")
 
-    def wait(self, seconds: float = 240) -> int:
+    def wait(self, seconds: float = LONG_S) -> int:
         """Its exit code.
 
         Raises
@@ -47,20 +54,20 @@ class Run:
         except subprocess.TimeoutExpired:
             self.process.send_signal(signal.SIGINT)
             try:
-                self.process.wait(20)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.kill()
             raise AssertionError(f"still running after {seconds:g} s:\n{self.text}") from None
 
-    def succeeds(self, seconds: float = 240) -> str:
+    def succeeds(self) -> str:
         """What it said, once it has ended well."""
-        code = self.wait(seconds)
+        code = self.wait()
         assert code == 0, f"exit code {code}:\n{self.text}"
         return self.text
 
-    def fails(self, seconds: float = 240) -> str:
+    def fails(self) -> str:
         """What it said, once it has ended badly."""
-        code = self.wait(seconds)
+        code = self.wait()
         assert code > 0, f"exit code {code}:\n{self.text}"
         return self.text
 
@@ -69,9 +76,11 @@ class Run:
         self.process.kill()
         self.process.wait()
 
-    def says(self, words: str, seconds: float = 60) -> None:
-        """Wait until it has said that."""
-        wait_until(f"{words!r} in\n{self.text}", lambda: words in self.text, seconds)
+    def says(self, words: str) -> None:
+        """Wait until it has said that, or has ended."""
+        with contextlib.suppress(TimeoutError):
+            wait_until(words, lambda: words in self.text or self.process.poll() is not None)
+        assert words in self.text, self.text
 
 
 def start(
@@ -89,21 +98,68 @@ def start(
     return Run(process, output)
 
 
+def nothing_queued(cluster: Cluster, folder: Path) -> None:
+    """No job of this folder stays in the queue (one that has just been cancelled may take a moment).
+
+    A job that is COMPLETING has ended: after an outage its node may say so a minute late.
+    """
+
+    def left() -> list[dict[str, str]]:
+        return [job for job in cluster.queue(folder) if job["state"] != "COMPLETING"]
+
+    wait_until(f"an empty queue of {folder}", lambda: not left())
+
+
+def pause(folder: Path, checkpoints: str, n: int) -> dict[str, int]:
+    """Stop `n` trainings in the middle, each once it has written a checkpoint: id of the job -> process."""
+    stopped: dict[str, int] = {}
+
+    def enough() -> bool:
+        for state in folder.glob(f"{checkpoints}/*/state.pt"):
+            with contextlib.suppress(OSError, ValueError):
+                owner = json.loads(state.with_name("lease.json").read_text())
+                if owner["job_id"] not in stopped:
+                    os.kill(owner["pid"], signal.SIGSTOP)
+                    stopped[owner["job_id"]] = owner["pid"]
+        return len(stopped) == n
+
+    wait_until(f"{n} trainings under way", enough, LONG_S)
+    return stopped
+
+
+def go_on(pids: Iterable[int]) -> None:
+    """What was stopped goes on, where it was not killed."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
 @dataclass
 class Toy:
-    """The toy workflow in a folder of its own."""
+    """The toy workflow in a folder of its own; its runs end with the ``with`` block.
+
+    `parts`, `site` and `settings` may be changed before `start`.
+    """
 
     cluster: Cluster
     folder: Path
     parts: int = 2
-    site: dict[str, object] = field(default_factory=dict)
+    site: dict[str, Any] = field(default_factory=dict)
     """Changes of ``partitions.yaml``."""
     settings: dict[str, object] = field(default_factory=dict)
     """Further keys for --config."""
+    runs: list[Run] = field(default_factory=list)
+    """Those started so far."""
 
     def __post_init__(self) -> None:
         (self.folder / "faults").mkdir(parents=True)
-        self.partitions = self.cluster.site(self.folder / "partitions.yaml", **self.site)
+
+    def __enter__(self) -> Toy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for run in self.runs:
+            run.kill()
 
     def command(self, *more: str) -> list[str]:
         """As a user would type it."""
@@ -115,10 +171,19 @@ class Toy:
 
     def start(self, *more: str, **env: str) -> Run:
         """Start it."""
-        return start(
-            self.cluster, self.folder, self.command(*more),
-            {"FEWSCANS_SITE": str(self.partitions), **env},
-        )  # fmt: skip
+        site = self.cluster.site(self.folder / "partitions.yaml", **self.site)
+        made = start(
+            self.cluster, self.folder, self.command(*more), {"FEWSCANS_SITE": str(site), **env}
+        )
+        self.runs.append(made)
+        return made
+
+    def start_held(self, *names: str, **env: str) -> tuple[Run, dict[str, int]]:
+        """Start it and wait until these jobs are held: the run, and the Slurm job of each."""
+        for name in names:
+            self.trouble(name, "hold")
+        run = self.start(**env)
+        return run, {name: self.wait_for(name)[1] for name in names}
 
     def trouble(self, name: str, words: str) -> None:
         """Bring the job `name` into trouble (see toy.py)."""
@@ -130,9 +195,9 @@ class Toy:
         lines = path.read_text().splitlines() if path.exists() else []
         return [(int(pid), int(job), word) for pid, job, word in map(str.split, lines)]
 
-    def wait_for(self, name: str, starts: int = 1, seconds: float = 90) -> tuple[int, int]:
+    def wait_for(self, name: str, starts: int = 1) -> tuple[int, int]:
         """Wait until `name` has begun so often; pid and Slurm job of the last start."""
-        wait_until(f"{name} begun", lambda: len(self.begun(name)) >= starts, seconds)
+        wait_until(f"{name} begun", lambda: len(self.begun(name)) >= starts, LONG_S)
         return self.begun(name)[-1][:2]
 
     def release(self, *names: str) -> None:
@@ -146,18 +211,6 @@ class Toy:
         made = [(self.folder / f"work/parts/{name}.txt").read_text() for name in names]
         assert made == [text_of(name, []) for name in names]
         assert (self.folder / "results/table.txt").read_text() == text_of("table", made)
-        self.nothing_queued()
+        nothing_queued(self.cluster, self.folder)
         left = [p.name for d in ("work", "results") for p in (self.folder / d).rglob("*.tmp")]
         assert len(left) == died_writing, left
-
-    def nothing_queued(self) -> None:
-        """No job of this folder stays in the queue (one that has just been cancelled may take a moment).
-
-        A job that is COMPLETING has ended: after an outage its node may say so a minute late.
-        """
-
-        def left() -> list[dict[str, str]]:
-            jobs = self.cluster.queue(self.folder)
-            return [job for job in jobs if job["state"] != "COMPLETING"]
-
-        wait_until(f"an empty queue: {left()}", lambda: not left(), 15)

@@ -13,9 +13,12 @@ from fewscans.runrecord import process_start
 from tests.slurm.cluster import Cluster, missing
 from tests.slurm.processes import Daemons, wait_until
 
+# Longer than any test, and ended by it.
+LONG = "sleep 1200"
 
-def ends_as(cluster, job, state, seconds=60):
-    wait_until(f"job {job} {state}", lambda: cluster.state_of(job) == state, seconds)
+
+def ends_as(cluster, job, state):
+    wait_until(f"job {job} {state}", lambda: cluster.state_of(job) == state)
 
 
 def fields(cluster, job) -> dict[str, str]:
@@ -68,11 +71,9 @@ def test_site_file_says_what_slurm_says(cluster, tmp_path):
 
 @pytest.mark.parametrize("partition", ["preempt", "cancel"])
 def test_an_urgent_job_pushes_out_another(cluster, partition):
-    all_cpus = ["-n1", f"-c{cluster.layout.cpus}"]
-    job = cluster.submit("sleep 60", "-p", partition, *all_cpus)
+    job = cluster.submit(LONG, "-p", partition, "-n1", f"-c{cluster.layout.cpus}")
     ends_as(cluster, job, "RUNNING")
-    urgent = cluster.submit("sleep 1", "-p", "urgent", *all_cpus)
-    ends_as(cluster, urgent, "COMPLETED")
+    cluster.push_out()
     if partition == "cancel":
         ends_as(cluster, job, "PREEMPTED")
     else:
@@ -83,7 +84,7 @@ def test_an_urgent_job_pushes_out_another(cluster, partition):
 
 
 def test_a_node_dies_and_comes_back(cluster):
-    job = cluster.submit("sleep 61.5", "-p", "frail", "--no-requeue")
+    job = cluster.submit(LONG, "-p", "frail", "--no-requeue")
     ends_as(cluster, job, "RUNNING")
     wait_until("its processes", lambda: cluster.processes("frail"))
     cluster.node_down("frail")
@@ -97,7 +98,7 @@ def test_a_node_dies_and_comes_back(cluster):
 
 
 def test_jobs_outlive_the_controller(cluster):
-    # 60 s after an outage a step that ended meanwhile is heard of again; so it ends after it.
+    # Long enough to end after a short outage: a step that ends meanwhile is heard of again after 60 s only.
     job = cluster.submit("sleep 12")
     ends_as(cluster, job, "RUNNING")
     cluster.stop_ctld()
@@ -109,20 +110,21 @@ def test_jobs_outlive_the_controller(cluster):
 def test_nothing_is_left_of_a_stopped_cluster(slurm_installed):
     made = Cluster(nodes=1, accounting=False)
     with made:
-        made.submit("sleep 62.5 & sleep 62.5")
+        made.submit(f"{LONG} & {LONG}")
         wait_until("its processes", lambda: len(made.processes()) > 2)
-        pids = made.processes()
-        daemons = {name: made.daemons._known[name][0] for name in made.daemons._known}
+        daemons = {pid for pid, _, _ in made.daemons._known.values()}
+        starts = {pid: process_start(pid) for pid in made.processes() | daemons}
     assert not made.state.exists()
     assert not made.processes()
-    for pid in [*pids, *daemons.values()]:
-        wait_until(f"end of {pid}", lambda pid=pid: process_start(pid) is None)
+    for pid, start in starts.items():
+        # None where it had ended when it was asked
+        wait_until(f"end of {pid}", lambda p=pid, s=start: s is None or process_start(p) != s)
     made.stop()  # once more does no harm
 
 
 def test_two_clusters_do_not_meet(cluster):
     with Cluster(nodes=1, accounting=False) as other:
-        here = cluster.submit("sleep 63.5")
+        here = cluster.submit(LONG)
         ends_as(cluster, here, "RUNNING")
         assert other.queue() == []
         other.submit("true")

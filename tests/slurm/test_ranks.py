@@ -14,8 +14,7 @@ import yaml
 from fewscans.contracts import read_table
 from fewscans.files import sha256_file
 from tests.slurm.cluster import Cluster
-from tests.slurm.processes import wait_until
-from tests.slurm.runs import PATIENCE, Run, start
+from tests.slurm.runs import PATIENCE, Run, go_on, nothing_queued, pause, start
 from tests.workflows import CONFIG, Clone, copy_clone, make_clone
 
 # A checkpoint after each step.
@@ -78,16 +77,21 @@ def test_two_nodes_come_to_the_losses_of_one_process(cluster, tmp_path):
     clone = prepared(tmp_path / "clone")
     undisturbed = copy_clone(clone, tmp_path / "undisturbed")
     undisturbed.run("--cores", "2", f"{folder_of('two')}/encoder.json")
-    run = pretrain_two(cluster, clone)
     nodes = f"n[{cluster.layout.gpu[0][1:]}-{cluster.layout.gpu[-1][1:]}]"
-    wait_until(nodes, lambda: [job["node"] for job in cluster.queue(clone.folder)] == [nodes], 90)
-    wait_until("a checkpoint", lambda: any(clone.folder.glob("work/checkpoints/*/state.pt")), 120)
-    assert "2 processes share this training (gloo)" in log_of(clone), log_of(clone)
-    pid = second_rank(cluster)
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    wait_until("its words", lambda: "rank 0 of 2: another rank is gone" in log_of(clone), 30)
-    assert "Trying to restart job" in run.succeeds()
+    run = pretrain_two(cluster, clone)
+    try:
+        first = pause(clone.folder, "work/checkpoints", 1)
+        assert [job["node"] for job in cluster.queue(clone.folder)] == [nodes]
+        second = second_rank(cluster)
+        assert second is not None
+        os.kill(second, signal.SIGKILL)
+        go_on(first.values())
+        said = run.succeeds()
+    finally:
+        run.kill()
+    assert "2 processes share this training (gloo)" in said  # the log of the start that failed
+    assert "rank 0 of 2: another rank is gone" in said
+    assert "Trying to restart job" in said
     assert "going on from step" in log_of(clone)
     meta = json.loads((clone.folder / folder_of("two") / "encoder.json").read_text())
     assert meta["settings"]["ranks"] == 2
@@ -100,4 +104,4 @@ def test_two_nodes_come_to_the_losses_of_one_process(cluster, tmp_path):
     weights = f"{folder_of('two')}/encoder.safetensors"
     assert sha256_file(clone.folder / weights) == sha256_file(undisturbed.folder / weights)
     assert not list(clone.folder.glob("work/checkpoints/*"))
-    assert not cluster.queue(clone.folder)
+    nothing_queued(cluster, clone.folder)

@@ -8,40 +8,35 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.runs import Toy
+from tests.slurm.runs import nothing_queued
 
 # A minute in life; what counts is that sbatch, squeue and sacct fail (after 9 s each) while jobs begin and end.
 AWAY_S = 20
 
 
-def test_undisturbed(cluster, tmp_path):
-    toy = Toy(cluster, tmp_path / "run")
+def test_undisturbed(toy):
     said = toy.start().succeeds()
-    assert "Error" not in said
+    assert "Error in rule" not in said
     toy.ends_well()
-    again = toy.start().succeeds(60)
-    assert "Nothing to be done" in again
+    assert "Nothing to be done" in toy.start().succeeds()
 
 
-def test_the_controller_is_away(cluster, tmp_path):
+def test_the_controller_is_away(cluster, toy):
     """While jobs are submitted, and once more while they end."""
-    toy = Toy(cluster, tmp_path / "run")
     toy.trouble("p0", "hold")
     cluster.stop_ctld()
-    run = toy.start()
     try:
+        run = toy.start()
         time.sleep(AWAY_S)
-        assert run.process.poll() is None
+        assert run.process.poll() is None, run.text
         cluster.start_ctld()
         toy.wait_for("p0")
-        time.sleep(6)  # the controller writes down what it knows every five seconds
         cluster.stop_ctld()
         toy.release("p0")
         time.sleep(AWAY_S)
         cluster.start_ctld()
-        said = run.succeeds(300)
+        said = run.succeeds()
     finally:
-        run.kill()
         if not cluster.daemons.alive("slurmctld"):
             cluster.start_ctld()
     assert "Error in rule" not in said
@@ -50,11 +45,13 @@ def test_the_controller_is_away(cluster, tmp_path):
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can make a small disk")
-def test_the_disk_is_full(cluster, tmp_path):
-    toy = Toy(cluster, tmp_path / "run")
+def test_the_disk_is_full(cluster, toy):
     results = toy.folder / "results"
     results.mkdir()
-    cluster.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(results)])
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(results)]
+    mounted = cluster.run(mount, check=False)
+    if mounted.returncode:  # root of a container may not
+        pytest.skip(f"no small disk can be made here: {mounted.stderr.strip()}")
     try:
         (results / "others").write_bytes(bytes(60 << 10))
         said = toy.start("--retries", "0").fails()
@@ -62,7 +59,7 @@ def test_the_disk_is_full(cluster, tmp_path):
         assert "logs/table.log" in said
         assert "No space left on device" in said
         assert sorted(path.name for path in results.iterdir()) == ["others"]  # no half table
-        toy.nothing_queued()
+        nothing_queued(cluster, toy.folder)
         (results / "others").unlink()
         toy.start().succeeds()
         toy.ends_well()
@@ -70,20 +67,14 @@ def test_the_disk_is_full(cluster, tmp_path):
         cluster.run(["umount", "--lazy", str(results)])
 
 
-def test_clocks_are_wrong(cluster, tmp_path):
+def test_clocks_are_wrong(toy):
     """Files from the future and from the past: nothing hangs, nothing is lost, repeating ends."""
-    toy = Toy(cluster, tmp_path / "run")
-    toy.trouble("table", "hold")
-    run = toy.start()
-    try:
-        toy.wait_for("table")
-        for name, hours in (("p0", 2), ("p1", -2)):
-            date(toy.folder / f"work/parts/{name}.txt", hours)
-        date(toy.folder / "work/run.json", -2)
-        toy.release("table")
-        run.succeeds()
-    finally:
-        run.kill()
+    run, _ = toy.start_held("table")
+    for name, hours in (("p0", 2), ("p1", -2)):
+        date(toy.folder / f"work/parts/{name}.txt", hours)
+    date(toy.folder / "work/run.json", -2)
+    toy.release("table")
+    run.succeeds()
     toy.ends_well()
     date(toy.folder / "results/table.txt", -4)
     toy.start().succeeds()  # at most the table again, since a part is newer than it
@@ -96,9 +87,8 @@ def date(path: Path, hours: float) -> None:
     os.utime(path, (time.time() + 3600 * hours,) * 2)
 
 
-def test_an_error_that_stays(cluster, tmp_path):
+def test_an_error_that_stays(cluster, toy):
     """It is named with rule, job and log, the log is shown, and the rest is done."""
-    toy = Toy(cluster, tmp_path / "run")
     toy.trouble("p0", "exit 3")
     said = toy.start("--retries", "0").fails()
     (_, job, _) = toy.begun("p0")[0]
@@ -110,6 +100,6 @@ def test_an_error_that_stays(cluster, tmp_path):
     assert "rule part (name=p0), log logs/part/p0.log" in last
     assert "repeat the command" in last
     assert (toy.folder / "work/parts/p1.txt").exists()
-    toy.nothing_queued()
+    nothing_queued(cluster, toy.folder)
     toy.start("--retries", "0").succeeds()
     toy.ends_well()

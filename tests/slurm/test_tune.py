@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -16,8 +18,8 @@ from labelled_factory import make_tiny
 
 from fewscans.contracts import read_table
 from tests.slurm.processes import wait_until
+from tests.slurm.runs import LONG_S, ROOT, Run, go_on, pause, start
 
-ROOT = Path(__file__).resolve().parents[2]
 PARAMS = {
     "encoder": "simclr", "recipe": {"size": 16}, "recipe_name": "small", "dataset": "tiny",
     "fold": "0", "trials": 2, "parallel": 2, "max_steps": 5000, "compute": {"device": "cpu"},
@@ -47,15 +49,16 @@ class Place:
             "--poll-s", "0.5",
         ]  # fmt: skip
         root.mkdir(exist_ok=True)
-        self.site = cluster.site(root / "partitions.yaml")
+        site = cluster.site(root / "partitions.yaml")
+        self.variables = {"PYTHONPATH": str(ROOT), "FEWSCANS_SITE": str(site)}
 
-    def environment(self, **more: str) -> dict[str, str]:
-        return self.cluster.environment(PYTHONPATH=str(ROOT), FEWSCANS_SITE=str(self.site), **more)
-
-    def start(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.command, cwd=self.root, env=self.environment(), stderr=subprocess.PIPE, text=True
-        )
+    @contextlib.contextmanager
+    def started(self) -> Iterator[Run]:
+        run = start(self.cluster, self.root, self.command, self.variables)
+        try:
+            yield run
+        finally:
+            run.kill()
 
     def jobs(self) -> dict[int, str]:
         """Trial -> job id, of jobs in the queue."""
@@ -65,9 +68,10 @@ class Place:
             if job["name"] == "fewscans-tune"
         }
 
-    def wait_for_state(self, trial: int) -> None:
-        pattern = f"*/trials/{trial}/checkpoints/*/state.pt"
-        wait_until(f"a checkpoint of trial {trial}", lambda: list(self.out.glob(pattern)), 120)
+    def pause(self) -> tuple[dict[int, str], dict[str, int]]:
+        """Both trials stopped in the middle: trial -> job, job -> process."""
+        pids = pause(self.out, "*/trials/*/checkpoints", 2)
+        return self.jobs(), pids
 
     def log(self, trial: int) -> str:
         (found,) = self.out.glob(f"*/trials/{trial}/trial.log")
@@ -86,8 +90,8 @@ def data(tmp_path_factory) -> dict[str, Path]:
 def undisturbed(cluster, data, tmp_path_factory) -> Place:
     """The same search, its trials as processes here."""
     place = Place(cluster, tmp_path_factory.mktemp("undisturbed"), data)
-    local = {k: v for k, v in place.environment().items() if k != "FEWSCANS_SITE"}
-    subprocess.run(place.command, cwd=place.root, env=local, check=True, capture_output=True)
+    here = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run(place.command, cwd=place.root, env=here, check=True, capture_output=True)
     return place
 
 
@@ -96,16 +100,17 @@ def test_led_by_a_job_with_trials_warned_and_killed(cluster, data, undisturbed, 
     place = Place(cluster, tmp_path / "work", data)
     script = f"cd {shlex.quote(str(place.root))} && {shlex.join(place.command)} > leader.log 2>&1"
     leader = subprocess.run(
-        ["sbatch", "--parsable", "-p", "cpu", "-A", "proj", "--mem=1000", "-c2", "-t5", "-o", "/dev/null",
+        ["sbatch", "--parsable", "-p", "cpu", "-A", "proj", "--mem=1000", "-c2", "-t30", "-o", "/dev/null",
          "-D", str(place.root), "--wrap", script],
-        env=place.environment(), check=True, capture_output=True, text=True,
+        env=cluster.environment(**place.variables), check=True, capture_output=True, text=True,
     ).stdout.strip()  # fmt: skip
-    place.wait_for_state(0)
-    place.wait_for_state(1)
-    before = place.jobs()
-    cluster.run(["scancel", "--signal=USR2", before[0]])
-    cluster.run(["scancel", before[1]])
-    wait_until("the leader's end", lambda: cluster.state_of(leader) not in ("RUNNING", "PENDING"), 240)  # fmt: skip
+    jobs, pids = place.pause()
+    cluster.run(["scancel", "--signal=USR2", jobs[0]])
+    cluster.run(["scancel", jobs[1]])
+    go_on([pids[jobs[0]]])
+    wait_until(
+        "the leader's end", lambda: cluster.state_of(leader) not in ("RUNNING", "PENDING"), LONG_S
+    )
     said = (place.root / "leader.log").read_text()
     assert cluster.state_of(leader) == "COMPLETED", said
     assert "trial 1 ended without a result; starting it again" in said
@@ -119,34 +124,29 @@ def test_led_by_a_job_with_trials_warned_and_killed(cluster, data, undisturbed, 
 def test_requeued_by_slurm_and_interrupted(cluster, data, undisturbed, tmp_path):
     """Requeued as after a preemption; then Ctrl-C takes the trials out of the queue, and the same command ends well."""
     place = Place(cluster, tmp_path / "work", data)
-    process = place.start()
-    place.wait_for_state(0)
-    job = place.jobs()[0]
-    cluster.run(["scontrol", "requeue", job])
-    wait_until("a second start", lambda: place.log(0).count("going on from step") == 1, 120)
-    assert place.jobs()[0] == job
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=90)[1]
-    assert process.returncode == 130, said
-    assert "the same command goes on from here" in said
-    assert not place.jobs()
-    again = place.start()
-    said = again.communicate(timeout=240)[1]
-    assert again.returncode == 0, said
+    with place.started() as run:
+        jobs, _ = place.pause()
+        cluster.run(["scontrol", "requeue", jobs[0]])
+        wait_until("a second start", lambda: "going on from step" in place.log(0))
+        # the other one is held, so the search has not ended
+        run.process.send_signal(signal.SIGINT)
+        assert run.wait() == 130, run.text
+    assert "the same command goes on from here" in run.text
+    wait_until("the end of its trials", lambda: not place.jobs())
+    assert cluster.starts_of(jobs[0]) == 2
+    with place.started() as run:
+        run.succeeds()
     pd.testing.assert_frame_equal(place.trials(), undisturbed.trials())
     wait_until("the end of the last job", lambda: not place.jobs())
 
 
 def test_killed_leader_finds_its_jobs_again(cluster, data, undisturbed, tmp_path):
     place = Place(cluster, tmp_path / "work", data)
-    process = place.start()
-    place.wait_for_state(0)
-    before = place.jobs()
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert place.jobs() == before
-    again = place.start()
-    said = again.communicate(timeout=240)[1]
-    assert again.returncode == 0, said
+    with place.started() as run:
+        jobs, pids = place.pause()
+    assert place.jobs() == jobs
+    with place.started() as run:
+        go_on(pids.values())
+        said = run.succeeds()
     assert "is job" not in said  # none was submitted a second time
     pd.testing.assert_frame_equal(place.trials(), undisturbed.trials())

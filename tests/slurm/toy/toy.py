@@ -3,7 +3,7 @@
 A file ``faults/NAME`` holds the trouble that this job gets into, once:
 
 hold    wait until the file ``faults/NAME.go`` is there
-eat     take memory without end
+eat     take a GB of memory and keep it
 half    write half of the output, through `atomic`, and die of SIGKILL
 torn    write half of the output under its final name, as a careless script would, and die of SIGKILL
 exit N  end with that code
@@ -49,7 +49,8 @@ def trouble(name: str, out: Path, text: str) -> None:
     if word == "eat":
         taken = []
         while True:
-            taken.append(bytearray(os.urandom(1 << 20)) * 32)
+            if len(taken) < 32:
+                taken.append(bytearray(os.urandom(1 << 20)) * 32)
             time.sleep(0.1)
     elif word == "half":
         with atomic(out) as temporary:
