@@ -22,7 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for word, name in COMMANDS.items():
         module = import_module(f"fewscans.commands.{name}")
-        module.add_arguments(words.add_parser(word, help=module.HELP, description=module.HELP))
+        # A flag is written out: half of one would be taken for another.
+        one = words.add_parser(word, help=module.HELP, description=module.HELP, allow_abbrev=False)
+        module.add_arguments(one)
     arguments = made.parse_args(argv)
     try:
         return import_module(f"fewscans.commands.{COMMANDS[arguments.command]}").run(arguments)

@@ -51,13 +51,15 @@ def config_of(argv: Sequence[str], directory: Path) -> dict[str, Any]:
     if not files:
         own = directory / "config/config.yaml"
         files = [own if own.exists() else ROOT / "config/config.yaml"]
+    from snakemake.utils import update_config
+
     found: dict[str, Any] = {}
     for file in files:
         try:
             raw = yaml.safe_load(file.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError):
             continue
-        found |= raw if isinstance(raw, dict) else {}
+        update_config(found, raw if isinstance(raw, dict) else {})
     for pair in _values(argv, "--config", "-C"):
         key, equals, value = pair.partition("=")
         if equals and key in ("data_root", "work", "results"):

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fewscans.commands import run_config
 from fewscans.cost.calibration import Machine, keep, path
 
 HELP = "measure what the steps of a config take on this machine, for the plan"
@@ -16,13 +17,7 @@ HELP = "measure what the steps of a config take on this machine, for the plan"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What is measured, where it is kept."""
-    parser.add_argument(
-        "--configfile",
-        default="config/config.yaml",
-        type=Path,
-        help="as given to snakemake (default: config/config.yaml)",
-    )
-    parser.add_argument("--data-root", help="as `data_root` of the config")
+    run_config.add_arguments(parser)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], help="other than the config's")
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="ENCODER", help="these encoders only"
@@ -46,13 +41,9 @@ def _positive(text: str) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print, keep."""
-    from fewscans.config import load, read_config_file
     from fewscans.plan import expand
 
-    raw = read_config_file(arguments.configfile)
-    if arguments.data_root:
-        raw["data_root"] = arguments.data_root
-    plan = expand(load(raw, str(arguments.configfile)))
+    plan = expand(run_config.read(arguments))
     unknown = sorted(set(arguments.only) - set(plan.encoders))
     if unknown:
         from fewscans.errors import UserError

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fewscans.commands import run_config
+
 if TYPE_CHECKING:
     from fewscans.cluster.doctor import Finding
     from fewscans.cluster.probe import Answer
@@ -22,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where to look, and whether to ask the nodes."""
     parser.epilog = "Exit code: 0 nothing to do, 1 problems found, 2 it cannot look."
     parser.add_argument("--work", type=Path, help="work folder (default: the config's, else work)")
-    parser.add_argument("--configfile", help="config of the run (default: as snakemake finds it)")
+    run_config.add_arguments(parser)
     parser.add_argument(
         "--probe",
         action="store_true",
@@ -107,8 +109,7 @@ def _places(arguments: argparse.Namespace) -> tuple[Path, Path, list[str]]:
     """Work, results and the data's folders, as far as the config can be read; its mistakes are told elsewhere."""
     from fewscans.cluster.container import binds, config_of
 
-    named = ["--configfile", arguments.configfile] if arguments.configfile else []
-    argv = ["snakemake", *named]
+    argv = ["snakemake", *run_config.as_words(arguments)]
     config = config_of(argv, Path.cwd())
     work = arguments.work or Path(str(config.get("work", "work")))
     results = Path(str(config.get("results", "results")))

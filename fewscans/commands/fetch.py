@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fewscans.commands import run_config
 from fewscans.errors import Problems
 
 HELP = "get the weights that a config needs, ahead of a run without internet"
@@ -16,12 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which config."""
-    parser.add_argument(
-        "--configfile",
-        default="config/config.yaml",
-        type=Path,
-        help="as given to snakemake (default: config/config.yaml)",
-    )
+    run_config.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -32,10 +28,9 @@ def run(arguments: argparse.Namespace) -> int:
     UserError
         With all weights that cannot be had.
     """
-    from fewscans.config import load, read_config_file
     from fewscans.plan import Paths, expand
 
-    plan = expand(load(read_config_file(arguments.configfile), str(arguments.configfile)))
+    plan = expand(run_config.read(arguments))
     paths = Paths(plan.config.work, plan.config.results)
     problems = Problems("weights that cannot be had")
     written: list[str] = []

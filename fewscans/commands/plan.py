@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fewscans.commands import run_config
 from fewscans.errors import UserError
 from fewscans.forecast import actual, diff, export
 from fewscans.forecast.jobs import Job
@@ -30,8 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="files or rules; without: all")
     how = parser.add_argument_group("the run, as it would be given to snakemake")
     how.add_argument("--profile", help="e.g. profiles/slurm; without: this machine")
-    how.add_argument("--configfile", nargs="+", default=[], metavar="FILE", help="config files")
-    how.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="single settings")
+    run_config.add_arguments(how)
     how.add_argument("--snakefile", "-s", help="without: that of this folder, else fewscans' own")
     how.add_argument("--directory", "-d", help="folder of work and results; without: this one")
     how.add_argument("--cores", help="as if so many cores were there")
@@ -157,10 +157,7 @@ def command(arguments: argparse.Namespace) -> list[str]:
             words += [f"--{flag}", value]
     if snakefile:
         words += ["--snakefile", snakefile]
-    if arguments.configfile:
-        words += ["--configfile", *arguments.configfile]
-    if arguments.config:
-        words += ["--config", *arguments.config]
+    words += run_config.as_words(arguments)
     if arguments.forceall:
         words.append("--forceall")
     return [*words, "--", *arguments.targets] if arguments.targets else words

@@ -91,12 +91,14 @@ class Workers:
         command = [sys.executable, str(ROOT / "scripts" / "calibrate.py"), "--compute"]
         command.append(self.compute.model_dump_json())
         began = time.perf_counter()
+        # Files, since nobody reads while they work: a full pipe would hold them up for ever.
+        self.said = [tempfile.TemporaryFile("w+") for _ in range(self.at_once)]  # noqa: SIM115
         self.processes = [
             subprocess.Popen(
                 command, env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE, text=True,
+                stderr=said, text=True,
             )
-            for _ in range(self.at_once)
+            for said in self.said
         ]  # fmt: skip
         try:
             answers = self._answers()
@@ -112,8 +114,9 @@ class Workers:
     def __exit__(self, *raised: object) -> None:
         for process in self.processes:
             process.kill() if any(raised) else process.stdin.close()  # type: ignore[union-attr]
-        for process in self.processes:
+        for process, said in zip(self.processes, self.said, strict=True):
             process.wait()
+            said.close()
 
     def rate(self, one: Wanted, seconds: float) -> Rate:
         """Measure a step.
@@ -141,13 +144,14 @@ class Workers:
 
     def _answers(self) -> list[dict[str, Any]]:
         answers = []
-        for process in self.processes:
+        for process, file in zip(self.processes, self.said, strict=True):
             assert process.stdout is not None
-            assert process.stderr is not None
             line = process.stdout.readline()
             if not line:
-                said = process.stderr.read().strip().removeprefix("error: ")
-                raise UserError(said or f"scripts/calibrate.py was ended (code {process.wait()}).")
+                code = process.wait()
+                file.seek(0)
+                said = file.read().strip().removeprefix("error: ")
+                raise UserError(said or f"scripts/calibrate.py was ended (code {code}).")
             answers.append(json.loads(line))
         for answer in answers:
             if "error" in answer:

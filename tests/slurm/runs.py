@@ -117,7 +117,10 @@ def pause(folder: Path, checkpoints: str, n: int) -> dict[str, int]:
     def enough() -> bool:
         for state in folder.glob(f"{checkpoints}/*/state.pt"):
             with contextlib.suppress(OSError, ValueError):
-                owner = json.loads(state.with_name("lease.json").read_text())
+                # that of a trial lies one folder up
+                own = state.with_name("lease.json")
+                lease = own if own.exists() else state.parents[1] / "lease.json"
+                owner = json.loads(lease.read_text())
                 if owner["job_id"] not in stopped:
                     os.kill(owner["pid"], signal.SIGSTOP)
                     stopped[owner["job_id"]] = owner["pid"]
