@@ -65,11 +65,11 @@ class Terms(Settings):
     """Once, on one machine: Snakemake reads the workflow and builds the graph."""
     local_job_s: float = Field(default=0.1, ge=0)
     """Per job on one machine: choosing, starting, checking outputs."""
-    cluster_start_s: float = Field(default=6.0, ge=0)
+    cluster_start_s: float = Field(default=2.0, ge=0)
     """Once, on a cluster: the same, and the first submission."""
-    in_job_s: float = Field(default=10.0, ge=0)
+    in_job_s: float = Field(default=5.5, ge=0)
     """Per submission: two starts of Snakemake inside the job; paid for like work."""
-    notice_s: float = Field(default=25.0, ge=0)
+    notice_s: float = Field(default=30.0, ge=0)
     """Per job on a cluster: from its end until Snakemake has asked and knows."""
 
 

@@ -23,8 +23,8 @@ nav a { margin-right: 1.1em; }
 .answer p:first-child { margin-top: 0; font-size: 1.12rem; font-weight: 600; }
 .answer p:last-child { margin-bottom: 0; }
 .scroll { overflow-x: auto; margin: .8rem 0; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .32rem .7rem; border-bottom: 1px solid var(--line); vertical-align: top; }
+table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .32rem .42rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 thead th { border-bottom: 2px solid var(--ink); white-space: nowrap; }
 td.n, th.n { text-align: right; white-space: nowrap; }
 td.arm, td.nowrap { white-space: nowrap; }
