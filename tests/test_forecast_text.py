@@ -107,7 +107,8 @@ def test_problems_and_budget_are_shown():
 
 def test_advice_to_pack_and_on_limits():
     short = [job("finetune", name=f"f{i}", gpus=1, expected_s=10.0) for i in range(40)]
-    found = build(short, cluster(terms=PlanSettings().terms), PlanSettings())
+    terms = PlanSettings(terms={"in_job_s": 10.0}).terms
+    found = build(short, cluster(terms=terms), PlanSettings())
     assert any("`pack: 10` in the site file" in text for text in found["advice"])
     asked = plan([job("pretrain", gpus=1, runtime_min=1200)], cluster())
     assert any("asks for 20 h and needs 90 s at most" in text for text in asked["advice"])
