@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 
 import pytest
@@ -12,6 +13,7 @@ from workflows import make_clone
 from fewscans.config import load
 from fewscans.config.stages import FinetuneParams, PretrainParams
 from fewscans.contracts import read_metadata
+from fewscans.cost import sizes
 from fewscans.errors import UserError
 from fewscans.plan import expand
 from fewscans.tune import space
@@ -117,6 +119,13 @@ def test_searches_are_planned_with_what_they_cost(clone):
     assert clone.to_run("tuned")["tune"] == 2
     said = clone.run("-n", "tuned").stdout
     assert said.count("trials=2, trial_s=") == 2
+    # While they run, two trials of simclr hold checkpoints and an encoder each; scratch keeps no state.
+    network = CONFIG["encoders"]["simclr"]["backbone"]
+    one = math.ceil(sizes.CHECKPOINTS * sizes.checkpoint_mb(network)) + math.ceil(
+        sizes.encoder_mb(network)
+    )
+    held = re.findall(r"trials=2, .*?scratch_mb=(\d+)", said)
+    assert sorted(map(int, held)) == [0, 2 * one]
     assert "tune" not in clone.to_run()  # found values are not used without being asked for
     clone.config()
     done = clone.run("-n", "tuned", check=False)

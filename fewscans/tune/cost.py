@@ -42,7 +42,7 @@ class TuneResources:
         """The `resources:`, as functions of wildcards."""
         names = (
             *("gpu", "mem_mb", "runtime", "expected_s", "expected_p95_s", "expected_from"),
-            *("trials", "trial_s", "trial_gpu_s", "trial_minutes", "trial_mem_mb"),
+            *("trials", "trial_s", "trial_gpu_s", "trial_minutes", "trial_mem_mb", "scratch_mb"),
         )
 
         def told(name: str) -> Callable[[Any], Any]:
@@ -79,6 +79,7 @@ class TuneResources:
             "trial_gpu_s": tune.trials * seconds if gpu and not here else 0,
             "trial_minutes": minutes,
             "trial_mem_mb": usual.mem_mb,
+            "scratch_mb": tune.parallel * longest.scratch_mb,
         }
 
     def _leader_minutes(self, wanted: int) -> int:
@@ -94,11 +95,12 @@ class TuneResources:
         model = self._model(encoder, longest)
         work, machine = model.work, model.machine("finetune")
         found = Rough(machine)
-        source, p95 = "", 0.0
+        source, p95, held_mb = "", 0.0, 0
         if model.plan.encoders[encoder].pretrained:
             before = model.of("pretrain", encoder, recipe, dataset)
             found.seconds, found.known, source = before.seconds, before.known, before.source
             p95 = before.p95
+            held_mb = before.scratch_mb + before.output_mb  # a trial's encoder goes when it ends
         else:
             found.seconds = machine.startup.get("torch", 4.2)
         began = found.seconds
@@ -111,10 +113,11 @@ class TuneResources:
         memory = model.of("pretrain" if model.plan.encoders[encoder].pretrained else "finetune",
                           encoder, recipe, dataset).mem_mb  # fmt: skip
         if not known:
-            return Estimate(0.0, 0.0, "unknown", memory, 0, 0)
+            return Estimate(0.0, 0.0, "unknown", memory, 0, 0, held_mb)
         source = "scaled" if source.startswith("measured") else source  # of settings near by
         p95 = max(p95, began) + (found.seconds - began) * SPREAD[source]
-        return Estimate(found.seconds, max(p95, found.seconds * SPREAD[source]), source, memory, 0, 0)  # fmt: skip
+        p95 = max(p95, found.seconds * SPREAD[source])
+        return Estimate(found.seconds, p95, source, memory, 0, 0, held_mb)
 
     def _model(self, encoder: str, longest: bool) -> Model:
         """Estimates of a plan in which this encoder has a trial's settings."""
