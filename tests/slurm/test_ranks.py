@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -14,7 +15,8 @@ import yaml
 from fewscans.contracts import read_table
 from fewscans.files import sha256_file
 from tests.slurm.cluster import Cluster
-from tests.slurm.runs import PATIENCE, Run, go_on, nothing_queued, pause, start
+from tests.slurm.processes import wait_until
+from tests.slurm.runs import LONG_S, PATIENCE, Run, go_on, nothing_queued, pause, start
 from tests.workflows import CONFIG, Clone, copy_clone, make_clone
 
 # A checkpoint after each step.
@@ -36,11 +38,12 @@ def prepared(folder: Path) -> Clone:
     return clone
 
 
-def pretrain_two(cluster: Cluster, clone: Clone) -> Run:
+def pretrain_two(cluster: Cluster, clone: Clone, partition: str = "gpu") -> Run:
     """Start `two` on the cluster: GPUs enough for one rank a node, so it takes two nodes."""
     site = cluster.site(clone.folder / "partitions.yaml")
     text = yaml.safe_load(site.read_text())
-    text["partitions"]["gpu"]["max_gpu"] = 1
+    text["classes"]["gpu"]["partition"] = partition
+    text["partitions"][partition] |= {"max_gpu": 1, "total_gpu": 2, "gpu_models": ["fake"]}
     site.write_text(yaml.safe_dump(text))
     command = [
         sys.executable, "-m", "snakemake", "--profile", str(clone.folder / "profiles/slurm"), *PATIENCE,
@@ -105,3 +108,34 @@ def test_two_nodes_come_to_the_losses_of_one_process(cluster, tmp_path):
     assert sha256_file(clone.folder / weights) == sha256_file(undisturbed.folder / weights)
     assert not list(clone.folder.glob("work/checkpoints/*"))
     nothing_queued(cluster, clone.folder)
+
+
+def test_out_of_time_on_two_nodes_they_requeue_once_and_go_on(cluster, tmp_path):
+    """A training without end in a partition of one minute: both ranks stop at one step, and go on from there."""
+    clone = make_clone(tmp_path / "clone")
+    clone.config(**{**CONFIG, "encoders": {"two": {**ENCODER, "epochs": 100_000, "ranks": 2}}})
+    clone.run("--cores", "2", "work/tiny/folds.parquet", "work/tiny/px32/store/store.json")
+    run = pretrain_two(cluster, clone, "short")
+    try:
+        saved = int(said_in(clone, r"state saved at step (\d+) of .*, this start began at 0"))
+        (job,) = cluster.queue(clone.folder)
+        assert int(said_in(clone, r"going on from step (\d+) of")) == saved
+        assert cluster.starts_of(job["id"]) == 2
+        assert [one["id"] for one in cluster.queue(clone.folder)] == [job["id"]]
+        assert run.process.poll() is None, run.text
+    finally:
+        run.process.send_signal(signal.SIGINT)
+        run.wait()
+    nothing_queued(cluster, clone.folder)
+
+
+def said_in(clone: Clone, pattern: str) -> str:
+    """The first group of what the log comes to say; the next start writes it anew."""
+    found: list[str] = []
+
+    def said() -> bool:
+        found.extend(re.findall(pattern, log_of(clone)))
+        return bool(found)
+
+    wait_until(pattern, said, LONG_S)
+    return found[0]
