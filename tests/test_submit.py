@@ -194,6 +194,27 @@ def test_gpus_are_asked_for_in_one_form(how, given, wanted):
     assert submit.ask_for_gpus(given.split(), how) == wanted.split()
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("-t 5 --exclude=None assigned --ntasks=1", "-t 5 --ntasks=1"),
+        ("--exclude=None assigned,n3 -A p", "--exclude=n3 -A p"),
+        ("--exclude=n1,None assigned -A p", "--exclude=n1 -A p"),
+        ("--exclude=n1,None assigned,n3 -A p", "--exclude=n1,n3 -A p"),
+        ("--exclude=n1,n2 -A p", "--exclude=n1,n2 -A p"),
+        ("--exclude=None --ntasks=1", "--exclude=None --ntasks=1"),
+        ("-A p job.sh", "-A p job.sh"),
+    ],
+)
+def test_a_node_that_the_accounts_do_not_know_is_not_excluded(given, wanted):
+    assert submit.exclude_real_nodes(given.split()) == wanted.split()
+
+
+def test_nor_is_it_as_one_word():
+    given = ["--exclude=None assigned,n2", "--wrap=python x"]
+    assert submit.exclude_real_nodes(given) == ["--exclude=n2", "--wrap=python x"]
+
+
 def test_as_snakemake_calls_it(cluster):
     """The file in PATH, links to the clone included, finds the next sbatch and not itself."""
     cluster.answers("sbatch", "12\n")

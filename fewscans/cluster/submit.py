@@ -63,6 +63,7 @@ def main(arguments: Sequence[str]) -> int:
         print("sbatch: not installed on this machine (no other one in PATH)", file=sys.stderr)
         return 127
     arguments = ask_for_gpus(list(arguments), os.environ.get("FEWSCANS_GPU_REQUEST", "gpus"))
+    arguments = exclude_real_nodes(arguments)
     # A script given through a pipe can be read once only.
     script = sys.stdin.buffer.read() if "/dev/stdin" in arguments else None
     patience = float(os.environ.get(PATIENCE, PATIENCE_S))
@@ -183,6 +184,23 @@ def ask_for_gpus(arguments: list[str], how: str) -> list[str]:
         elif word not in found and not word.startswith("--ntasks-per-gpu="):
             made.append(word)
     return made
+
+
+def exclude_real_nodes(arguments: Sequence[str]) -> list[str]:
+    """Without the node ``None assigned``, which the accounts name for a job that waits again after its node died.
+
+    Snakemake takes it for the node that failed, and excludes it from all that it submits later. Unquoted, it comes as
+    two words, and sbatch takes the second for its script.
+    """
+    at = next((i for i, word in enumerate(arguments) if word.startswith("--exclude=")), None)
+    if at is None:
+        return list(arguments)
+    word, rest = arguments[at], arguments[at + 1 :]
+    if word.endswith(("=None", ",None")) and rest and rest[0].split(",")[0] == "assigned":
+        word, rest = f"{word} {rest[0]}", rest[1:]
+    nodes = word.removeprefix("--exclude=").split(",")
+    named = [node for node in nodes if node not in ("None assigned", "")]
+    return [*arguments[:at], *([f"--exclude={','.join(named)}"] if named else []), *rest]
 
 
 def option(arguments: Sequence[str], name: str) -> str | None:
