@@ -7,6 +7,8 @@ A submission whose answer got lost may stand in the queue all the same. Job name
 job) identify it; ids that were handed out before are written down, so that an earlier attempt of the same job, or
 another group of the same name, is not taken for it.
 
+Two things that Snakemake asks for are put right on the way: GPUs in the form of the site, and nodes that are none.
+
 Standard library only: this starts for every job.
 """
 

@@ -120,7 +120,7 @@ def test_out_of_time_on_two_nodes_they_requeue_once_and_go_on(cluster, tmp_path)
         saved = int(said_in(clone, r"state saved at step (\d+) of .*, this start began at 0"))
         (job,) = cluster.queue(clone.folder)
         assert int(said_in(clone, r"going on from step (\d+) of")) == saved
-        assert cluster.starts_of(job["id"]) == 2
+        wait_until("both starts in the accounts", lambda: cluster.starts_of(job["id"]) == 2)
         assert [one["id"] for one in cluster.queue(clone.folder)] == [job["id"]]
         assert run.process.poll() is None, run.text
     finally:
