@@ -11,6 +11,9 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 from fewscans import augment, keyed
+from fewscans.augment import grid, local
+from fewscans.augment.intensity import bias_field, blur, sharpen
+from fewscans.augment.mix import Mixed
 
 B, SIZE = 12, 32
 KEYS = keyed.scan_keys([f"{i:016x}" for i in range(B)])
@@ -97,10 +100,7 @@ def test_unknown_kind_is_refused():
 
 def neutral(**changes) -> augment.Parameters:
     """Parameters that change nothing, but for `changes`."""
-    one, zero = torch.ones(B), torch.zeros(B)
-    affine = torch.eye(2, 3).repeat(B, 1, 1)
-    base = augment.Parameters(affine, zero, one, one, zero, zero, zero)
-    return dataclasses.replace(base, **changes)
+    return dataclasses.replace(augment.Parameters(torch.eye(2, 3).repeat(B, 1, 1)), **changes)
 
 
 def test_neutral_parameters_are_the_identity(x):
@@ -158,7 +158,7 @@ def test_gamma_contrast_brightness(x):
 
 def test_blur_is_gaussian_and_keeps_constants(x):
     sd = torch.linspace(0.01, 0.06, B)
-    blurred = augment.blur(x, sd)
+    blurred = blur(x, sd)
     for i in (0, B - 1):
         expected = ndimage.gaussian_filter(
             x[i, 0].double().numpy(), float(sd[i]) * SIZE, truncate=6
@@ -168,8 +168,8 @@ def test_blur_is_gaussian_and_keeps_constants(x):
             blurred[i, 0, inside, inside].numpy(), expected[inside, inside], atol=2e-3
         )
     constant = torch.full_like(x, 0.3)
-    torch.testing.assert_close(augment.blur(constant, sd), constant)
-    assert torch.isfinite(augment.blur(x, torch.zeros(B))).all()
+    torch.testing.assert_close(blur(constant, sd), constant)
+    assert torch.isfinite(blur(x, torch.zeros(B))).all()
 
 
 def test_noise_is_white_and_as_strong_as_it_says():
@@ -184,6 +184,204 @@ def test_noise_is_white_and_as_strong_as_it_says():
     assert (neighbours.abs() < 0.08).all()
     across = torch.corrcoef(flat) - torch.eye(B)
     assert (across.abs() < 0.1).all()
+
+
+# -- 3D, and the families that no policy has by itself --------------------------------------------
+
+
+VOLUME = (12, 16, 20)
+EVERYTHING = dataclasses.replace(
+    augment.policy(1.0, "ssl", "mr"), elastic=0.06, shear=0.1, window=0.1, sharpen=0.5, sharpen_share=0.5,
+    shuffle_share=0.5, erase_share=0.5, depth_flip=0.5, vertical_flip=0.5,
+)  # fmt: skip
+
+
+@pytest.fixture
+def volumes() -> torch.Tensor:
+    coarse = torch.rand(B, 2, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    return F.interpolate(coarse, size=VOLUME, mode="trilinear").clamp(0, 1)
+
+
+@pytest.mark.parametrize("shape", [(24, 32), VOLUME])
+def test_every_family_at_once_in_2d_and_3d(shape):
+    x = torch.rand(B, 2, *shape, generator=torch.Generator().manual_seed(2))
+    call = {"seed_key": 1, "epoch": 3, "view": 1, "policy": EVERYTHING}
+    out = augment.apply(x, KEYS, **call)
+    assert out.shape == x.shape
+    assert torch.isfinite(out).all()
+    assert out.min() >= 0
+    assert out.max() <= 1
+    order = np.random.default_rng(1).permutation(B)[:5]
+    torch.testing.assert_close(
+        augment.apply(x[order], KEYS[order], **call), out[order], rtol=0, atol=1e-5
+    )
+
+
+def test_a_family_more_changes_none_of_the_others():
+    plain = augment.draw(KEYS, seed_key=1, epoch=0, view=0, policy=augment.policy(1.0))
+    more = dataclasses.replace(augment.policy(1.0), elastic=0.05, erase_share=1.0, window=0.1)
+    drawn = augment.draw(KEYS, seed_key=1, epoch=0, view=0, policy=more)
+    for name in ("affine", "brightness", "contrast", "gamma", "noise_sd", "noise_start", "blur_sd"):
+        assert torch.equal(getattr(drawn, name), getattr(plain, name)), name
+
+
+def test_volume_is_turned_in_its_plane_as_an_image_is(volumes):
+    """Without tilt, each slice of a volume is what a 2D view makes of it, but for crops along z."""
+    policy = dataclasses.replace(
+        augment.Policy(), crop_area=(1.0, 1.0), crop_aspect=1.0, rotation_deg=20.0
+    )
+    call = {"seed_key": 3, "epoch": 0, "view": 0, "policy": policy}
+    whole = augment.apply(volumes, KEYS, **call)
+    for z in (0, VOLUME[0] // 2):
+        one = augment.apply(volumes[:, :, z], KEYS, **call)
+        torch.testing.assert_close(whole[:, :, z], one, rtol=0, atol=1e-5)
+
+
+def test_composed_map_in_3d_is_scipys(volumes):
+    policy = dataclasses.replace(
+        augment.Policy(), crop_area=(0.5, 0.7), rotation_deg=20.0, tilt_deg=15.0, scale=0.1, shear=0.1,
+        translation=0.05, horizontal_flip=0.5, vertical_flip=0.5, depth_flip=0.5,
+    )  # fmt: skip
+    drawn = augment.draw(KEYS, seed_key=3, epoch=0, view=0, policy=policy, ndim=3)
+    out = augment.render(volumes, drawn)
+    half = np.array(VOLUME) / 2
+    for i in range(3):
+        a = drawn.affine[i].double().numpy()
+        # scipy counts z first, and in voxels whose first has its middle at 0
+        matrix = half[:, None] * a[::-1, 2::-1] / half[None]
+        offset = half * a[::-1, 3] + (half - 0.5) - matrix @ (half - 0.5)
+        expected = ndimage.affine_transform(
+            volumes[i, 0].double().numpy(), matrix, offset=offset, order=1, mode="nearest"
+        )
+        np.testing.assert_allclose(out[i, 0].numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_crop_has_the_volume_it_was_drawn_with(ndim):
+    many = np.arange(500, dtype=np.uint64)
+    policy = dataclasses.replace(augment.Policy(), crop_area=(0.2, 0.4), horizontal_flip=0.0)
+    drawn = augment.draw(many, seed_key=1, epoch=0, view=0, policy=policy, ndim=ndim)
+    volume = torch.linalg.det(drawn.affine[..., :ndim])
+    assert volume.min() > 0.2 * 0.999
+    assert volume.max() < 0.4 * 1.001
+    sides = torch.diagonal(drawn.affine[..., :ndim], dim1=1, dim2=2)
+    ratio = sides[:, 0] / sides[:, 1]
+    assert ratio.max() <= 4 / 3 * 1.001
+    assert ratio.max() > 1.3
+
+
+@pytest.mark.parametrize("shape", [(32, 32), VOLUME])
+def test_elastic_folds_nothing_and_leaves_the_corners(shape):
+    start = torch.linspace(0.01, 0.9, 40)
+    field = grid.displacement(start, torch.full((40,), 0.2), torch.Size(shape))
+    assert field.shape == (40, *shape, len(shape))
+    limit = 2 / (3 * grid.ELASTIC_CELLS)
+    assert field.abs().max() <= limit
+    assert field.abs().amax(dim=tuple(range(1, field.ndim))).min() > 0.2 * limit
+    for axis, length in enumerate(shape):
+        step = torch.diff(field[..., len(shape) - 1 - axis], dim=axis + 1)
+        assert step.min() > -2 / length, "two neighbours change places"
+    corner = (slice(None), *[0] * len(shape))
+    assert field[corner].abs().max() < 0.02
+
+
+@pytest.mark.parametrize("shape", [(40, 30), (16, 12, 20)])
+def test_shuffling_moves_pixels_and_not_far(shape):
+    n = int(np.prod(shape))
+    x = torch.arange(n).float().view(1, 1, *shape).repeat(6, 2, *[1] * len(shape))
+    out = local.shuffle(x, torch.linspace(0.05, 0.95, 6))
+    assert torch.equal(out[:, 0], out[:, 1]), "channels go together"
+    came = out[:, 0].flatten(1).long()
+    assert torch.equal(came.sort(dim=1).values, torch.arange(n).expand(6, n)), "a permutation"
+    here = np.array(np.unravel_index(np.arange(n), shape))
+    from_where = np.array(np.unravel_index(came.numpy(), shape))
+    distance = np.abs(from_where - here[:, None])
+    for axis, length in enumerate(shape):
+        assert distance[axis].max() <= sum(max(2, round(s * length)) - 1 for s in (0.1, 0.07, 0.05))
+    moved = (came != torch.arange(n)).float().mean(dim=1)
+    assert (moved > 0.4).all()
+    assert len({tuple(row.tolist()) for row in came}) == 6
+
+
+@pytest.mark.parametrize("fill", ["mean", "noise"])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_erased_box_has_its_area(ndim, fill):
+    shape = (40,) * ndim
+    x = torch.full((B, 1, *shape), 0.25)
+    x[:, :, :20] = 0.75
+    policy = dataclasses.replace(
+        augment.Policy(), erase_share=1.0, erase_area=(0.1, 0.2), erase_with=fill
+    )
+    drawn = augment.draw(KEYS, seed_key=1, epoch=0, view=0, policy=policy, ndim=ndim)
+    assert (drawn.erase_low >= 0).all()
+    assert (drawn.erase_high <= 1 + 1e-6).all()
+    box = (drawn.erase_high - drawn.erase_low).prod(dim=1)
+    assert ((box > 0.099) & (box < 0.201)).all()
+    out = local.erase(x.clone(), drawn.erase_low, drawn.erase_high, drawn.erase_start)
+    changed = (out != x).flatten(1).float().mean(dim=1)
+    torch.testing.assert_close(changed, box, rtol=0, atol=0.06)
+    if fill == "mean":
+        assert out[out != x].sub(0.5).abs().max() < 1e-6
+
+
+def test_erasing_nobody_changes_nothing(x):
+    policy = dataclasses.replace(augment.Policy(), erase_share=1e-9)
+    drawn = augment.draw(KEYS, seed_key=1, epoch=0, view=0, policy=policy)
+    assert torch.equal(local.erase(x.clone(), drawn.erase_low, drawn.erase_high, None), x)
+
+
+def test_window_bias_and_sharpening(x):
+    window = torch.tensor([[-0.1, 1.1]]).repeat(B, 1)
+    wider = augment.render(x, neutral(window=window))
+    torch.testing.assert_close(wider, (x + 0.1) / 1.2, rtol=0, atol=1e-5)
+    largest = torch.linspace(0, 0.5, B)
+    field = bias_field(torch.linspace(0, 0.9, B), largest, torch.Size((SIZE, SIZE)))
+    assert (field.log().abs().flatten(1).amax(dim=1) <= largest + 1e-6).all()
+    assert (torch.diff(field, dim=-1).abs().max() < 0.1).all()
+    amount = torch.linspace(0, 1, B)
+    sharper = sharpen(x, amount)
+    torch.testing.assert_close(sharper[0], x[0])
+    assert (sharper[-1].var() > x[-1].var()).all()
+    flat = torch.full_like(x, 0.4)
+    torch.testing.assert_close(sharpen(flat, amount), flat)
+
+
+@pytest.mark.parametrize("mix", [augment.mixup, augment.cutmix])
+@pytest.mark.parametrize("shape", [(24, 32), (10, 12, 14)])
+def test_mixed_scans_are_made_of_two(mix, shape):
+    x = torch.arange(float(B)).view(-1, 1, *[1] * len(shape)).repeat(1, 1, *shape)
+    mixed: Mixed = mix(x, KEYS, seed_key=1, epoch=0, alpha=1.0)
+    assert sorted(mixed.partner.tolist()) == list(range(B))
+    assert (mixed.partner != torch.arange(B)).all()
+    # As much of each as the target is told.
+    expected = mixed.share * torch.arange(B) + (1 - mixed.share) * mixed.partner
+    torch.testing.assert_close(mixed.x.flatten(1).mean(dim=1), expected, rtol=1e-4, atol=1e-4)
+    if mix is augment.cutmix:
+        for i, row in enumerate(mixed.x):
+            assert set(row.unique().tolist()) <= {float(i), float(mixed.partner[i])}
+    order = np.random.default_rng(0).permutation(B)
+    again = mix(x[order], KEYS[order], seed_key=1, epoch=0, alpha=1.0)
+    torch.testing.assert_close(again.x, mixed.x[order])
+
+
+def test_mixing_is_as_often_strong_as_its_law():
+    many = np.arange(4000, dtype=np.uint64)
+    share = augment.mixup(torch.zeros(4000, 1, 1, 1), many, seed_key=1, epoch=0, alpha=0.4).share
+    drawn = np.random.default_rng(0).beta(0.4, 0.4, 4000)
+    expected = np.quantile(np.maximum(drawn, 1 - drawn), [0.1, 0.5, 0.9])
+    np.testing.assert_allclose(np.quantile(share.numpy(), [0.1, 0.5, 0.9]), expected, atol=0.03)
+
+
+def test_modalities_keep_what_their_images_never_show():
+    assert augment.policy(1.0, "ssl", "xray").horizontal_flip == 0
+    assert augment.policy(1.0, "mae", "xray").horizontal_flip == 0
+    assert augment.policy(1.0, "ssl", "photograph").vertical_flip == 0.5
+    assert augment.policy(1.0, "ssl", "ct").window > 0
+    assert augment.policy(0.0, "ssl", "ct").window == 0
+    half = augment.policy(1.0, "supervised", "mr").bias_field
+    assert half == augment.policy(1.0, "ssl", "mr").bias_field / 2
+    with pytest.raises(ValueError, match="no modality 'pet'"):
+        augment.policy(1.0, "ssl", "pet")
 
 
 @pytest.mark.gpu
