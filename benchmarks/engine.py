@@ -27,6 +27,7 @@ from fewscans.config.models import ComputeSettings
 from fewscans.files import write_json
 from fewscans.keyed import key_of
 from fewscans.resident import Resident
+from fewscans.shape import Shape
 
 CASES = (("simclr", "test_resnet"), ("mae", "test_vit"), ("simmim", "test_resnet"))
 
@@ -68,8 +69,8 @@ def measure(
     settings = ENCODERS[name](backbone=backbone)
     store = SyntheticStore(3 * batch, size)
     resident = Resident(store, store.scans, place)
-    encoder = networks.make_encoder(backbone, size=size, channels=1, patch_size=None, init_key=0)
-    method = methods.load(name)(encoder, settings, size=size, channels=1)
+    encoder = networks.make_encoder(backbone, Shape(size), patch_size=None, init_key=0)
+    method = methods.load(name)(encoder, settings, Shape(size))
     optim.place(method, place)
     # As many epochs as there are repeats and one to warm up, each of `steps` steps of the real loop.
     epochs = (repeats + 1) * steps // 3 + 1

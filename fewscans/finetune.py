@@ -168,10 +168,9 @@ def _open_store(params: FinetuneParams, files: Files, stack: contextlib.ExitStac
     stack.enter_context(threadpool_limits(params.compute.threads))
     store = Store.open(near(files.store))
     recipe = params.recipe
-    if (store.size, store.channels) != (recipe.size, recipe.channels):
+    if store.shape != recipe.shape:
         raise UserError(
-            f"{files.store}: holds {store.channels} x {store.size} x {store.size}, but the recipe "
-            f"says {recipe.channels} x {recipe.size} x {recipe.size} (channels x height x width). "
+            f"{files.store}: holds {store.shape}, but the recipe says {recipe.shape}. "
             "Run normalise again."
         )
     return store

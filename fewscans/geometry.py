@@ -1,4 +1,4 @@
-"""One geometry for all scans: resampling that neither aliases nor shifts, and a square of one size.
+"""One geometry for all scans: resampling that neither aliases nor shifts, and one shape.
 
 Written over axes, so that 2D and 3D share it. Pixel centres lie at half-integers (the image's
 border, not the centre of its first pixel, stays where it is).
@@ -73,10 +73,10 @@ def fitted_spacing(
     return tuple(n * step / n_out for n, step, n_out in zip(shape, spacing_mm, fitted, strict=True))
 
 
-def pad_to_square(
-    image: npt.NDArray[np.floating], size: int, value: float
+def pad_to_shape(
+    image: npt.NDArray[np.floating], axes: Sequence[int], value: float
 ) -> npt.NDArray[np.floating]:
-    """[C, *axes] -> [C, size, ...], the image in the middle and `value` around it."""
-    missing = [size - n for n in image.shape[1:]]
+    """[C, ...] -> [C, *axes], the image in the middle and `value` around it."""
+    missing = [wanted - n for wanted, n in zip(axes, image.shape[1:], strict=True)]
     widths = [(0, 0), *((gap // 2, gap - gap // 2) for gap in missing)]
     return np.pad(image, widths, constant_values=value) if any(missing) else image

@@ -18,6 +18,7 @@ from fewscans.compat import ensure_torchvision
 from fewscans.errors import UserError
 from fewscans.files import atomic
 from fewscans.resident import Resident
+from fewscans.shape import Shape
 
 ensure_torchvision()
 
@@ -48,8 +49,8 @@ def is_vit(backbone: str) -> bool:
     return isinstance(_outline(backbone), VisionTransformer)
 
 
-def patch_size(backbone: str, size: int, override: int | None = None) -> int | None:
-    """Side in pixels of a ViT's patch at images of `size`; None for other networks.
+def patch_size(backbone: str, shape: Shape, override: int | None = None) -> int | None:
+    """Side in pixels of a ViT's patch in scans of this shape; None for other networks.
 
     Without `override` the divisor of `size` nearest to size / 8, at least 4 and at most the model's own: small
     images have patches enough.
@@ -61,6 +62,7 @@ def patch_size(backbone: str, size: int, override: int | None = None) -> int | N
     """
     if not is_vit(backbone):
         return None
+    size = shape.size
     own = int(_outline(backbone).patch_embed.patch_size[0])
     if override is not None:
         if size % override:
@@ -76,19 +78,17 @@ def patch_size(backbone: str, size: int, override: int | None = None) -> int | N
     return min(fitting, key=lambda side: (abs(side - size / 8), side))
 
 
-def network_kwargs(
-    backbone: str, *, size: int, channels: int, patch: int | None = None
-) -> dict[str, Any]:
+def network_kwargs(backbone: str, shape: Shape, patch: int | None = None) -> dict[str, Any]:
     """What `timm.create_model(backbone, ...)` is called with; written out beside the weights."""
-    kwargs: dict[str, Any] = {"num_classes": 0, "in_chans": channels}
+    kwargs: dict[str, Any] = {"num_classes": 0, "in_chans": shape.channels}
     outline = _outline(backbone)
     if isinstance(outline, VisionTransformer):
-        kwargs |= {"img_size": size, "patch_size": patch_size(backbone, size, patch)}
+        kwargs |= {"img_size": shape.size, "patch_size": patch_size(backbone, shape, patch)}
         # The mean over patches is a better frozen feature than a class token that nothing was trained to fill
         # (masked methods), and serves small data as well; the final norm stays where plain ViTs have it.
         kwargs |= {"global_pool": "avg", "fc_norm": False}
-    elif _takes_size(backbone, size):
-        kwargs["img_size"] = size
+    elif _takes_size(backbone, shape.size):
+        kwargs["img_size"] = shape.size
     return kwargs
 
 
@@ -104,16 +104,16 @@ def _takes_size(backbone: str, size: int) -> bool:
 
 
 def make_encoder(
-    backbone: str, *, size: int, channels: int, patch_size: int | None, init_key: int
+    backbone: str, shape: Shape, *, patch_size: int | None, init_key: int
 ) -> nn.Module:
-    """Model of timm without classifier, [B, channels, size, size] -> [B, E]; its weights follow from `init_key` alone.
+    """Model of timm without classifier, [B, C, *S] -> [B, E]; its weights follow from `init_key` alone.
 
     Raises
     ------
     UserError
         No such backbone, or it cannot be built at this size.
     """
-    kwargs = network_kwargs(backbone, size=size, channels=channels, patch=patch_size)
+    kwargs = network_kwargs(backbone, shape, patch_size)
     return build(backbone, kwargs, init_key)
 
 
@@ -195,9 +195,7 @@ def save_encoder(path: str | Path, model: nn.Module) -> None:
         save_file(state, str(temporary), metadata={"format": "pt"})
 
 
-def load_encoder(
-    folder: str | Path, *, size: int, channels: int
-) -> tuple[nn.Module, dict[str, Any]]:
+def load_encoder(folder: str | Path, shape: Shape) -> tuple[nn.Module, dict[str, Any]]:
     """The encoder that `pretrain` left in `folder`, and its encoder.json.
 
     Raises
@@ -213,11 +211,10 @@ def load_encoder(
         raise UserError(
             f"{folder}: no encoder here ({Path(error.filename or '').name} is missing)."
         ) from None
-    wanted = meta["input"]
-    if (wanted["size"], wanted["channels"]) != (size, channels):
+    wanted = Shape.of(meta["input"])
+    if wanted != shape:
         raise UserError(
-            f"{folder}: this encoder takes {wanted['channels']} x {wanted['size']} x {wanted['size']}, and the store "
-            f"has {channels} x {size} x {size} (channels x height x width). Use the recipe it was pretrained with."
+            f"{folder}: this encoder takes {wanted}, and the store has {shape}. Use the recipe it was pretrained with."
         )
     model = build(meta["network"]["backbone"], meta["network"]["kwargs"])
     try:
@@ -232,9 +229,8 @@ def load_encoder(
 def load_pretrained(
     backbone: str,
     weights_path: str | Path,
+    shape: Shape,
     *,
-    size: int,
-    channels: int,
     patch_size: int | None = None,
     init_key: int = 0,
 ) -> nn.Module:
@@ -250,7 +246,7 @@ def load_pretrained(
         The file is not there, is no state dict, or does not fit the backbone.
     """
     state = _read_weights(Path(weights_path))
-    kwargs = network_kwargs(backbone, size=size, channels=channels, patch=patch_size)
+    kwargs = network_kwargs(backbone, shape, patch_size)
     for key in ("global_pool", "fc_norm"):
         kwargs.pop(key, None)
     with torch.random.fork_rng(devices=[]):
@@ -264,7 +260,7 @@ def load_pretrained(
             raise UserError(f"{weights_path}: not weights of '{backbone}': {error}") from None
     _check_covered(model, state, backbone, weights_path)
     model.fewscans_network = {"backbone": backbone, "kwargs": kwargs}
-    _standardise_input(model, channels)
+    _standardise_input(model, shape.channels)
     return model
 
 

@@ -67,7 +67,7 @@ def intensity_range(image: npt.NDArray[np.floating], recipe: RecipeSettings) -> 
 def normalise_scan(
     image: npt.NDArray[np.floating], spacing_mm: Sequence[float], recipe: RecipeSettings
 ) -> tuple[npt.NDArray[np.float64], tuple[float, ...], tuple[float, float]]:
-    """(x: [channels, size, size] in [0, 1], spacing_mm of x, physical values of 0 and 1).
+    """(x: [channels, *axes] in [0, 1], spacing_mm of x, physical values of 0 and 1).
 
     Padding has the value of the scan's darkest pixel.
     """
@@ -76,7 +76,7 @@ def normalise_scan(
     fitted = geometry.fitted_shape(image.shape[1:], spacing_mm, recipe.size, recipe.fit)
     spacing = geometry.fitted_spacing(image.shape[1:], spacing_mm, fitted)
     resized = geometry.resize(image, fitted)
-    padded = geometry.pad_to_square(resized, recipe.size, float(image.min()))
+    padded = geometry.pad_to_shape(resized, recipe.shape.axes, float(image.min()))
     if low == high:
         return (
             np.full(padded.shape, 0.5 if recipe.normalise == "zscore" else 0.0),
@@ -109,7 +109,7 @@ def make_store(
     dtype = "uint8" if set(kept["dtype"]) == {"uint8"} else "int16"
     out.mkdir(parents=True, exist_ok=True)
     (out / SEAL).unlink(missing_ok=True)
-    shape = (len(kept), recipe.channels, recipe.size, recipe.size)
+    shape = (len(kept), *recipe.shape.full)
     with atomic(out / VOXELS) as temporary:
         voxels = np.lib.format.open_memmap(
             temporary, mode="w+", dtype=f"<{np.dtype(dtype).str[1:]}", shape=shape
@@ -126,13 +126,11 @@ def make_store(
         "n": len(kept),
         "scale": 1 / _STEPS[dtype],
         "intercept": 0.0,
-        "size": recipe.size,
-        "channels": recipe.channels,
-        "ndim": 2,
+        **recipe.shape.facts(),
         "digest": digest([dtype, list(shape), frame[["scan", "pixel_sha256"]].values.tolist()]),
     }
     write_json(out / SEAL, facts)
-    log.info("%s: %d scans, %s, %d pixels square", out, len(kept), dtype, recipe.size)
+    log.info("%s: %d scans, %s, %s", out, len(kept), dtype, recipe.shape)
     return facts
 
 
@@ -152,7 +150,7 @@ def _fill(
             {
                 "row": number,
                 "scan": row["scan"],
-                "shape": [recipe.size, recipe.size],
+                "shape": list(recipe.shape.axes),
                 "spacing_mm": list(spacing),
                 "pixel_sha256": voxel_digest(voxels[number]),
                 "scale": high - low,

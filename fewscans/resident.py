@@ -43,8 +43,9 @@ class Resident:
         voxels = _read_rows(store.voxels, rows)
         self.digests: list[str] = list(store.digests(self.scans))
         n = len(rows)
-        self._scale = torch.full((n, 1, 1, 1), float(store.scale), device=self.device)
-        self._intercept = torch.full((n, 1, 1, 1), float(store.intercept), device=self.device)
+        column = (n, *([1] * (voxels.ndim - 1)))
+        self._scale = torch.full(column, float(store.scale), device=self.device)
+        self._intercept = torch.full(column, float(store.intercept), device=self.device)
         self._uniform = True
         self._keep(torch.from_numpy(voxels))
 
@@ -95,7 +96,7 @@ class Resident:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(channels, height, width) of a scan."""
+        """(C, (D,) H, W) of a scan."""
         return tuple(self._voxels.shape[1:])
 
     def identity(self) -> list[tuple[str, str, float, float]]:
@@ -104,7 +105,7 @@ class Resident:
         return list(zip(self.scans, self.digests, scale, intercept, strict=True))
 
     def batch(self, index: Tensor | NDArray[np.integer] | Sequence[int]) -> Tensor:
-        """Scans at `index` [B] as float32 [B, C, H, W] in [0, 1], on the device."""
+        """Scans at `index` [B] as float32 [B, C, (D,) H, W] in [0, 1], on the device."""
         where = torch.as_tensor(index, dtype=torch.int64)
         if not len(where):
             return torch.zeros((0, *self.shape), device=self.device)

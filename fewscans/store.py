@@ -1,6 +1,6 @@
 """A store: the voxels of one recipe on disk, a row per scan, read as they are asked for.
 
-``voxels.npy`` [N, C, H, W]; x = voxels * scale + intercept lies in [0, 1]. In ``rows.parquet``, a
+``voxels.npy`` [N, C, (D,) H, W]; x = voxels * scale + intercept lies in [0, 1]. In ``rows.parquet``, a
 row's own `scale` and `intercept` lead back to physical values: x * scale + intercept (clipped ones
 are lost). `shape` holds the spatial axes, `spacing_mm` belongs to them.
 """
@@ -20,6 +20,7 @@ import pandas as pd
 
 from fewscans.contracts import read_table
 from fewscans.errors import UserError
+from fewscans.shape import Shape
 
 VOXELS, ROWS, SEAL = "voxels.npy", "rows.parquet", "store.json"
 
@@ -38,7 +39,7 @@ class Store:
     ----------
     folder : Path
         Where it lies.
-    voxels : [N, C, H, W] uint8 or int16
+    voxels : [N, C, (D,) H, W] uint8 or int16
         Memory-mapped, read only.
     rows : DataFrame
         As in the contract, row i is ``voxels[i]``.
@@ -75,7 +76,7 @@ class Store:
         again = "Remove the folder and run normalise again."
         try:
             facts = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-            shape = (facts["n"], facts["channels"], facts["size"], facts["size"])
+            shape = (facts["n"], *Shape.of(facts).full)
             dtype = np.dtype(facts["dtype"])
         except FileNotFoundError:
             raise UserError(
@@ -103,14 +104,9 @@ class Store:
         return len(self.scans)
 
     @property
-    def size(self) -> int:
-        """Side of the square in pixels."""
-        return int(self.facts["size"])
-
-    @property
-    def channels(self) -> int:
-        """1 or 3."""
-        return int(self.facts["channels"])
+    def shape(self) -> Shape:
+        """Of a scan."""
+        return Shape.of(self.facts)
 
     @property
     def scale(self) -> float:
@@ -140,7 +136,7 @@ class Store:
         return [column[self._row_of[scan]] for scan in scans]
 
     def read(self, scans: Sequence[str]) -> npt.NDArray[np.float32]:
-        """[n, C, H, W] float32 in [0, 1] of `scans`, in their order."""
+        """[n, C, (D,) H, W] float32 in [0, 1] of `scans`, in their order."""
         rows = [self._row_of[scan] for scan in scans]
         made = self.voxels[rows].astype(np.float32)
         return made * np.float32(self.scale) + np.float32(self.intercept)

@@ -72,7 +72,7 @@ class Job:
         )
         self.schedule = self._schedule()
         self.patch_size = networks.patch_size(
-            self.settings.backbone, params.recipe.size, self.settings.patch_size
+            self.settings.backbone, params.recipe.shape, self.settings.patch_size
         )
         self.resolved = self._resolve()
         self.digest = digest(self._identity())
@@ -116,7 +116,7 @@ class Job:
         p = self.params
         return {
             "scans": sorted(self.resident.identity()), "settings": self.resolved, "seed_key": self.seed_key,
-            "size": p.recipe.size, "channels": p.recipe.channels, "threads": p.compute.threads,
+            **p.recipe.shape.facts(), "threads": p.compute.threads,
             "device": self.device.type, "precision": self.schedule.precision, "versions": versions(),
             "code": code_digest("fewscans.pretrain", methods=[self.settings.method]),
         }  # fmt: skip
@@ -155,16 +155,13 @@ class Job:
         p = self.params
         encoder = networks.make_encoder(
             self.settings.backbone,
-            size=p.recipe.size,
-            channels=p.recipe.channels,
+            p.recipe.shape,
             patch_size=self.settings.patch_size,
             init_key=keyed.key_of("init", self.seed_key),
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(keyed.key_of("heads", self.seed_key) % 2**63)
-            method = self.kind(
-                encoder, self.settings, size=p.recipe.size, channels=p.recipe.channels
-            )
+            method = self.kind(encoder, self.settings, p.recipe.shape)
         optim.place(method, self.device)
         return method
 
@@ -291,7 +288,7 @@ class Job:
             "base_seed": p.base_seed,
             "settings": self.resolved | facts["resolved"] | {"lr": facts["lr"]},
             "network": facts["network"],
-            "input": {"size": p.recipe.size, "channels": p.recipe.channels, "range": [0.0, 1.0]},
+            "input": {**p.recipe.shape.facts(), "range": [0.0, 1.0]},
             "transductive": self.settings.transductive, "flags": facts["flags"],
             "source_scans": self.sources.scans, "n_scans": len(self.sources.scans),
             "scans_digest": digest(self.sources.scans), "excluded_groups": sorted(hashed),

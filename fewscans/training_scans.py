@@ -68,10 +68,10 @@ def check_stores(params: PretrainParams, stores: Mapping[str, Store]) -> None:
     """Refuse stores of another size or number of channels than the recipe's."""
     recipe = params.recipe
     for name, one in stores.items():
-        if (one.size, one.channels) != (recipe.size, recipe.channels):
+        if one.shape != recipe.shape:
             raise UserError(
-                f"store of {name}: has {one.channels} x {one.size} x {one.size}, and the recipe says "
-                f"{recipe.channels} x {recipe.size} x {recipe.size}. Make it again with this recipe."
+                f"store of {name}: has {one.shape}, and the recipe says "
+                f"{recipe.shape}. Make it again with this recipe."
             )
 
 

@@ -13,6 +13,7 @@ from fewscans import networks
 from fewscans.compat import ensure_torchvision
 from fewscans.errors import UserError
 from fewscans.files import atomic, sha256_file, write_json
+from fewscans.shape import Shape
 
 ensure_torchvision()
 
@@ -68,7 +69,7 @@ def fetch(backbone: str, weights: str, out: Path | None) -> dict[str, Any]:
 def _from_file(backbone: str, path: Path) -> tuple[dict[str, Tensor], str]:
     """(state dict, name of the file), once it is known to fit."""
     _, size, _ = _own_config(backbone).get("input_size") or (3, 224, 224)
-    networks.load_pretrained(backbone, path, size=size, channels=3)
+    networks.load_pretrained(backbone, path, Shape(size, 3))
     return networks._read_weights(path), path.name
 
 

@@ -30,6 +30,7 @@ from fewscans.errors import UserError
 from fewscans.protocols import finetune, linear  # noqa: F401 (a job's own imports: part of its start)
 from fewscans.protocols.task import Task
 from fewscans.resident import Resident
+from fewscans.shape import Shape
 
 # Epochs are as short as in small studies: the end of an epoch belongs to its steps.
 STEPS_PER_EPOCH = 4
@@ -42,10 +43,10 @@ class Scans:
 
     scale, intercept = 1 / 32767, 0.0
 
-    def __init__(self, n: int, size: int, channels: int) -> None:
+    def __init__(self, n: int, shape: Shape) -> None:
         generator = np.random.default_rng(0)
         self.scans = [f"{i:064x}" for i in range(n)]
-        self.voxels = generator.integers(0, 32767, (n, channels, size, size), dtype=np.int16)
+        self.voxels = generator.integers(0, 32767, (n, *shape.full), dtype=np.int16)
 
     def row_of(self, scan: str) -> int:
         """Row of a scan."""
@@ -95,8 +96,7 @@ class Bench:
         settings = ENCODERS[step["method"]].model_validate(request["encoder"])
         resident = self._resident(step, images * STEPS_PER_EPOCH)
         kind = methods.load(step["method"])
-        shape = {"size": step["size"], "channels": step["channels"]}
-        method = optim.place(kind(self._encoder(step), settings, **shape), self.device)
+        method = optim.place(kind(self._encoder(step), settings, Shape.of(step)), self.device)
         schedule = Schedule(
             epochs=FOREVER, batch_size=images, steps_per_epoch=STEPS_PER_EPOCH, lr=1e-4, weight_decay=0.0, warmup=0.0,
             clip_grad_norm=None, seed_key=0, precision=optim.precision_of(self.compute, self.device),
@@ -137,14 +137,13 @@ class Bench:
         return watch.seconds_per_step()
 
     def _resident(self, step: dict[str, Any], n: int) -> Resident:
-        scans = Scans(n, step["size"], step["channels"])
+        scans = Scans(n, Shape.of(step))
         return Resident(scans, scans.scans, self.device)  # type: ignore[arg-type]  # all it reads of a store
 
     def _encoder(self, step: dict[str, Any]) -> torch.nn.Module:
         return networks.make_encoder(
             step["backbone"],
-            size=step["size"],
-            channels=step["channels"],
+            Shape.of(step),
             patch_size=step["patch_size"],
             init_key=0,
         )

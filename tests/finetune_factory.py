@@ -17,6 +17,7 @@ from fewscans.config.stages import FinetuneParams
 from fewscans.contracts import read_metadata, read_table
 from fewscans.finetune import Files
 from fewscans.protocols.source import Source
+from fewscans.shape import Shape
 from fewscans.store import Store
 
 ROOT = Path(__file__).parent.parent
@@ -82,7 +83,7 @@ def make_encoder(folder):
 
 
 def write_meta(folder, **more):
-    kwargs = networks.network_kwargs("test_resnet", size=16, channels=1)
+    kwargs = networks.network_kwargs("test_resnet", Shape(16))
     facts = {
         "method": "simclr",
         "input": {"size": 16, "channels": 1},

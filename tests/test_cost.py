@@ -19,6 +19,7 @@ from fewscans.cost.history import History, Measured
 from fewscans.cost.measure import wanted
 from fewscans.cost.model import Model
 from fewscans.plan import Plan, expand
+from fewscans.shape import Shape
 
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAIN = ("pretrain", "simclr", "px48", "p")
@@ -115,8 +116,8 @@ def test_a_checkpoint_takes_what_is_said_of_it(tmp_path, method, backbone):
     from fewscans.checkpoint import Checkpoint
 
     settings = ENCODERS[method].model_validate({"backbone": backbone})
-    encoder = networks.make_encoder(backbone, size=48, channels=1, patch_size=None, init_key=0)
-    made = methods.load(method)(encoder, settings, size=48, channels=1)
+    encoder = networks.make_encoder(backbone, Shape(48), patch_size=None, init_key=0)
+    made = methods.load(method)(encoder, settings, Shape(48))
     optimizer = optim.make_optimizer(made, 0.0, 0.0)
     for parameter in made.parameters():
         parameter.grad = torch.zeros_like(parameter)

@@ -25,6 +25,7 @@ from fewscans.contracts import read_metadata, read_table, write_table
 from fewscans.errors import UserError
 from fewscans.finetune import finetune
 from fewscans.protocols.source import Source
+from fewscans.shape import Shape
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +210,7 @@ def test_what_does_not_go_together_is_said_in_words(tiny, encoder, tmp_path):
 
 
 def test_an_encoder_that_has_diverged_is_said_so(tiny, encoder, tmp_path):
-    model, _ = networks.load_encoder(encoder, size=16, channels=1)
+    model, _ = networks.load_encoder(encoder, Shape(16))
     next(model.parameters()).data.fill_(float("nan"))
     networks.save_encoder(tmp_path / "encoder.safetensors", model)
     write_meta(tmp_path, source_scans=[])

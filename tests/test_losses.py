@@ -12,6 +12,7 @@ from fewscans.methods.base import draw_masked, n_masked_of, patchify, unpatchify
 from fewscans.methods.mae import masked_error, normalise_patches, sincos_2d
 from fewscans.methods.simclr import nt_xent
 from fewscans.methods.simmim import enlarge, masked_l1
+from fewscans.shape import Shape
 
 
 def _random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -142,7 +143,7 @@ def test_patchify_is_undone():
     x = _random(2, 3, 12, 12)
     patches = patchify(x, 4)
     assert patches.shape == (2, 9, 48)
-    assert torch.equal(unpatchify(patches, 4, 3, 12), x)
+    assert torch.equal(unpatchify(patches, 4, Shape(12, 3)), x)
     torch.testing.assert_close(patches[0, 1].view(4, 4, 3), x[0, :, :4, 4:8].permute(1, 2, 0))
 
 

@@ -16,6 +16,7 @@ from fewscans.config.encoders import ENCODERS, PretrainSettings
 from fewscans.errors import UserError
 from fewscans.methods.base import Batch
 from fewscans.resident import Resident
+from fewscans.shape import Shape
 
 SIZE, N = 32, 16
 CASES = [("simclr", "test_resnet"), ("simclr", "test_vit"), ("mae", "test_vit"), ("simmim", "test_resnet"),
@@ -31,11 +32,11 @@ def resident(tmp_path_factory) -> Resident:
 def make(name: str, backbone: str, *, channels: int = 1, size: int = SIZE, **settings):
     given = make_params(name, backbone=backbone, **settings).settings
     encoder = networks.make_encoder(
-        backbone, size=size, channels=channels, patch_size=given.patch_size, init_key=1
+        backbone, Shape(size, channels), patch_size=given.patch_size, init_key=1
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return methods.load(name)(encoder, given, size=size, channels=channels)
+        return methods.load(name)(encoder, given, Shape(size, channels))
 
 
 def batch(resident: Resident, *, epoch: int = 0, index=range(N), channels: int = 1) -> Batch:

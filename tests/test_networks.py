@@ -16,13 +16,14 @@ from fewscans.config.models import ComputeSettings
 from fewscans.errors import UserError
 from fewscans.files import write_json
 from fewscans.resident import Resident
+from fewscans.shape import Shape
 
 import timm  # isort: skip  (after fewscans.networks, which makes torchvision importable)
 
 
 def make(backbone="test_resnet", *, size=32, channels=1, patch_size=None, init_key=0):
     return networks.make_encoder(
-        backbone, size=size, channels=channels, patch_size=patch_size, init_key=init_key
+        backbone, Shape(size, channels), patch_size=patch_size, init_key=init_key
     )
 
 
@@ -69,7 +70,7 @@ def test_weights_follow_from_the_key_alone():
      ("test_vit", 60, 6), ("test_resnet", 48, None)],
 )  # fmt: skip
 def test_patch_size_follows_the_image(backbone, size, expected):
-    assert networks.patch_size(backbone, size) == expected
+    assert networks.patch_size(backbone, Shape(size)) == expected
 
 
 def test_mistakes_are_told_with_a_way_out():
@@ -140,19 +141,19 @@ def test_saved_encoder_is_plain_timm(tmp_path, resident, backbone):
     plain.load_state_dict(load_file(tmp_path / "e/encoder.safetensors"))
     with torch.no_grad():
         np.testing.assert_allclose(plain(resident.batch(range(10))).numpy(), expected, atol=1e-5)
-    ours, _ = networks.load_encoder(tmp_path / "e", size=32, channels=1)
+    ours, _ = networks.load_encoder(tmp_path / "e", Shape(32, 1))
     np.testing.assert_allclose(networks.embed(ours, resident, np.arange(10)), expected, atol=1e-5)
 
 
 def test_encoder_for_another_input_is_refused(tmp_path):
     _save(tmp_path / "e", make())
     with pytest.raises(UserError, match="takes 1 x 32 x 32, and the store has 3 x 32 x 32"):
-        networks.load_encoder(tmp_path / "e", size=32, channels=3)
+        networks.load_encoder(tmp_path / "e", Shape(32, 3))
     with pytest.raises(UserError, match="takes 1 x 32 x 32, and the store has 1 x 64 x 64"):
-        networks.load_encoder(tmp_path / "e", size=64, channels=1)
+        networks.load_encoder(tmp_path / "e", Shape(64, 1))
     (tmp_path / "e/encoder.safetensors").unlink()
     with pytest.raises(UserError, match="no encoder here"):
-        networks.load_encoder(tmp_path / "e", size=32, channels=1)
+        networks.load_encoder(tmp_path / "e", Shape(32, 1))
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
@@ -162,7 +163,7 @@ def test_foreign_weights_are_adapted_to_one_channel(tmp_path, suffix):
     save_file(source.state_dict(), path) if suffix == ".safetensors" else torch.save(
         source.state_dict(), path
     )
-    model = networks.load_pretrained("test_resnet", path, size=48, channels=3).eval()
+    model = networks.load_pretrained("test_resnet", path, Shape(48, 3)).eval()
     mean, sd = (
         torch.tensor(source.pretrained_cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std")
     )
@@ -170,7 +171,7 @@ def test_foreign_weights_are_adapted_to_one_channel(tmp_path, suffix):
     source.reset_classifier(0)
     with torch.no_grad():
         torch.testing.assert_close(model(x), source((x - mean) / sd), rtol=1e-4, atol=1e-5)
-        grey = networks.load_pretrained("test_resnet", path, size=48, channels=1).eval()
+        grey = networks.load_pretrained("test_resnet", path, Shape(48, 1)).eval()
         found = grey.conv1[0].weight
         torch.testing.assert_close(found, source.conv1[0].weight.sum(dim=1, keepdim=True))
         assert grey(x[:, :1]).shape == (2, 96)
@@ -179,7 +180,7 @@ def test_foreign_weights_are_adapted_to_one_channel(tmp_path, suffix):
 def test_foreign_vit_weights_are_resampled(tmp_path):
     source = timm.create_model("test_vit", num_classes=1000)
     save_file(source.state_dict(), tmp_path / "w.safetensors")
-    model = networks.load_pretrained("test_vit", tmp_path / "w.safetensors", size=48, channels=1)
+    model = networks.load_pretrained("test_vit", tmp_path / "w.safetensors", Shape(48, 1))
     assert model.pos_embed.shape[1] == 1 + 8 * 8
     assert model.patch_embed.proj.weight.shape[-1] == 6
     assert torch.equal(model.blocks[0].attn.qkv.weight, source.blocks[0].attn.qkv.weight)
@@ -189,13 +190,13 @@ def test_foreign_vit_weights_are_resampled(tmp_path):
 
 def test_wrong_weights_are_refused(tmp_path):
     with pytest.raises(UserError, match="no such file"):
-        networks.load_pretrained("test_resnet", tmp_path / "none.pth", size=32, channels=1)
+        networks.load_pretrained("test_resnet", tmp_path / "none.pth", Shape(32, 1))
     save_file(timm.create_model("test_vit").state_dict(), tmp_path / "vit.safetensors")
     with pytest.raises(UserError, match="not weights of 'test_resnet'"):
-        networks.load_pretrained("test_resnet", tmp_path / "vit.safetensors", size=32, channels=1)
+        networks.load_pretrained("test_resnet", tmp_path / "vit.safetensors", Shape(32, 1))
     (tmp_path / "text.pth").write_text("no weights")
     with pytest.raises(UserError, match="cannot be read as weights"):
-        networks.load_pretrained("test_resnet", tmp_path / "text.pth", size=32, channels=1)
+        networks.load_pretrained("test_resnet", tmp_path / "text.pth", Shape(32, 1))
 
 
 def test_pickled_objects_are_not_loaded(tmp_path):
@@ -205,7 +206,7 @@ def test_pickled_objects_are_not_loaded(tmp_path):
 
     torch.save({"state_dict": Evil()}, tmp_path / "evil.pth")
     with pytest.raises(UserError, match="cannot be read as weights"):
-        networks.load_pretrained("test_resnet", tmp_path / "evil.pth", size=32, channels=1)
+        networks.load_pretrained("test_resnet", tmp_path / "evil.pth", Shape(32, 1))
     assert not (tmp_path / "ran").exists()
 
 

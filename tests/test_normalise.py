@@ -18,6 +18,7 @@ from fewscans.config.stages import ConvertParams, NormaliseParams
 from fewscans.convert.chunks import read_converted, write_chunk
 from fewscans.errors import UserError
 from fewscans.normalise import intensity_range, make_store, match_channels, normalise_scan
+from fewscans.shape import Shape
 from fewscans.store import Store, voxel_digest
 
 SIDE = st.integers(1, 40)
@@ -98,7 +99,7 @@ def test_fitting_respects_aspect_and_carries_spacing(shape, spacing, fit, expect
 
 
 def test_padding_is_around_the_middle():
-    made = geometry.pad_to_square(np.ones((1, 2, 5)), 5, -3)
+    made = geometry.pad_to_shape(np.ones((1, 2, 5)), (5, 5), -3)
     np.testing.assert_array_equal(made[0, :, 0], [-3, 1, 1, -3, -3])
 
 
@@ -202,7 +203,7 @@ def test_a_row_of_the_store_is_its_scan_normalised(
     options = recipe(normalise=rule, channels=channels)
     make_store(NormaliseParams(dataset="d", recipe=options), [converted], tmp_path / "store")
     store = Store.open(tmp_path / "store")
-    assert (store.size, store.channels) == (16, channels)
+    assert store.shape == Shape(16, channels)
     index, read_pixels = read_converted([converted])
     for row in index.to_dict("records"):
         x, spacing, (low, high) = normalise_scan(read_pixels(row), row["spacing_mm"], options)

@@ -19,6 +19,7 @@ from fewscans.errors import UserError
 from fewscans.files import sha256_file
 from fewscans.methods.simclr import SimCLR
 from fewscans.resident import Resident
+from fewscans.shape import Shape
 
 FILES = {
     "encoder.safetensors",
@@ -51,10 +52,10 @@ def test_writes_everything_and_finds_it_again(place, method):
     assert shown["settings"]["lr"] > 0
     assert shown["settings"]["weight_decay"] >= 0
     assert shown["steps"] == 4
-    assert shown["input"] == {"size": 16, "channels": 1, "range": [0.0, 1.0]}
+    assert shown["input"] == {"size": 16, "channels": 1, "ndim": 2, "range": [0.0, 1.0]}
     assert list(history(out)["epoch"]) == [1.0, 2.0]
     assert history(out)["effective_rank"].ge(1).all()
-    model, _ = networks.load_encoder(out, size=16, channels=1)
+    model, _ = networks.load_encoder(out, Shape(16))
     assert np.isfinite(
         networks.embed(model, Resident(place.store, place.store.scans), np.arange(12))
     ).all()

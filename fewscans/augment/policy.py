@@ -110,7 +110,7 @@ def policy(strength: float = 1.0, kind: Kind = "ssl", modality: Modality = "any"
     """
     if modality not in get_args(Modality):
         raise ValueError(f"no modality '{modality}'")
-    added = {name: value * strength for name, value in _ADDED[modality].items()}
+    added: dict[str, Any] = {name: value * strength for name, value in _ADDED[modality].items()}
     if kind == "mae":
         made = Policy()
     elif kind == "supervised":
@@ -123,7 +123,7 @@ def policy(strength: float = 1.0, kind: Kind = "ssl", modality: Modality = "any"
     return replace(made, **_OF_MODALITY[modality])
 
 
-def _supervised(strength: float, added: dict[str, float]) -> Policy:
+def _supervised(strength: float, added: dict[str, Any]) -> Policy:
     return Policy(
         crop_area=(0.6, 1.0),
         crop_aspect=1.15,
@@ -139,7 +139,7 @@ def _supervised(strength: float, added: dict[str, float]) -> Policy:
     )
 
 
-def _ssl(strength: float, added: dict[str, float]) -> Policy:
+def _ssl(strength: float, added: dict[str, Any]) -> Policy:
     return Policy(
         rotation_deg=15 * strength,
         tilt_deg=10 * strength,

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 from fewscans.config.base import Budget, Fraction, Name, Settings
 from fewscans.config.encoders import AnyEncoder
 from fewscans.config.tune import TuneSettings
+from fewscans.shape import Shape
 
 
 class PhantomCohort(Settings):
@@ -87,7 +88,9 @@ class RecipeSettings(Settings):
     """Geometry and intensity that make one store."""
 
     size: int = Field(default=64, ge=16, le=2048)
-    """Side of the square image in pixels."""
+    """Side of the square image in pixels, or of the cube in voxels."""
+    ndim: Literal[2, 3] = 2
+    """Axes of space: 2 for images, 3 for volumes."""
     channels: Literal[1, 3] = 1
     """Gray, or three channels (gray sources are repeated)."""
     normalise: Literal["percentile", "window", "minmax", "zscore"] = "percentile"
@@ -99,7 +102,12 @@ class RecipeSettings(Settings):
     ] = (0.5, 99.5)
     """Low and high of `percentile`, per scan."""
     fit: Literal["pad", "stretch"] = "pad"
-    """Reach the square by padding the shorter side, or by stretching it."""
+    """Reach the square (cube) by padding the shorter sides, or by stretching them."""
+
+    @property
+    def shape(self) -> Shape:
+        """Of a scan in the store."""
+        return Shape(self.size, self.channels, self.ndim)
 
 
 class KnnSettings(Settings):

@@ -44,6 +44,7 @@ class Step:
     channels: int
     threads: int
     precision: str = "auto"
+    ndim: int = 2
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Machine:
             ),
         )
         rate = self.steps[found]
-        pixels = (wanted.size / found.size) ** 2
+        pixels = (wanted.size / found.size) ** wanted.ndim
         # Threads share the work of an image, not the fixed part; far from perfectly.
         threads = (found.threads / wanted.threads) ** 0.7
         return Rate(rate.base, rate.image * pixels * threads)
@@ -104,7 +105,7 @@ class Machine:
 
 
 def _alike(known: Step, wanted: Step) -> bool:
-    same = ("what", "method", "backbone", "channels", "precision")
+    same = ("what", "method", "backbone", "channels", "precision", "ndim")
     return all(getattr(known, name) == getattr(wanted, name) for name in same)
 
 

@@ -50,7 +50,7 @@ def weights(backbone: str) -> tuple[float, int]:
 
 def store_mb(scans: int, recipe: RecipeSettings) -> float:
     """Of a store in 16 bits (8 bits where the scans have no more: then half)."""
-    return scans * recipe.channels * recipe.size**2 * 2 / MB
+    return scans * recipe.shape.pixels * 2 / MB
 
 
 def training_mb(
@@ -62,7 +62,7 @@ def training_mb(
     none of the host's business.
     """
     kept = KEPT_IMAGES.get(backbone, MOST_KEPT_IMAGES)
-    step = 0.0 if device == "cuda" else images * recipe.channels * recipe.size**2 * 4 * kept / MB
+    step = 0.0 if device == "cuda" else images * recipe.shape.pixels * 4 * kept / MB
     base = CUDA_MB if device == "cuda" else TORCH_MB
     return base + step + 20 * weights(backbone)[0] + 2.5 * store_mb(scans, recipe)
 

@@ -189,6 +189,7 @@ class Work:
             shape.channels,
             compute.threads,
             compute.precision,
+            shape.ndim,
         )
 
     def schedule(self, name: str, dataset: str) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 A method says which views it wants, gives a loss for a batch of views, and may do something after a step. Loop,
 precision, schedule, checkpoints, devices and gauges belong to the engine.
 
-Legend: B batch, C channels, H W space, N patches, P numbers in a patch, E embedding.
+Legend: B batch, C channels, S axes of space (H W or D H W), N patches, P numbers in a patch, E embedding.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewscans import augment, keyed
+from fewscans.shape import Shape
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Scans x [B, C, H, W] of one step, and random numbers keyed by (seed, epoch, scan, view)."""
+    """Scans x [B, C, *S] of one step, and random numbers keyed by (seed, epoch, scan, view)."""
 
     x: Tensor
     keys: NDArray[np.uint64]
@@ -30,7 +31,7 @@ class Batch:
     seed_key: int
 
     def augmented(self, view: int, policy: augment.Policy) -> Tensor:
-        """View `view` of the scans: [B, C, H, W]."""
+        """View `view` of the scans: [B, C, *S]."""
         return augment.apply(
             self.x, self.keys, seed_key=self.seed_key, epoch=self.epoch, view=view, policy=policy
         )
@@ -58,10 +59,10 @@ class Method(nn.Module):
     """Rows of the whole batch, of those [B, ...] that this process has: for losses that compare scans with one
     another. The engine replaces it where several processes share a training."""
 
-    def __init__(self, encoder: nn.Module, settings: Any, *, size: int, channels: int) -> None:
+    def __init__(self, encoder: nn.Module, settings: Any, shape: Shape) -> None:
         super().__init__()
         self.encoder = encoder
-        self.settings, self.size, self.channels = settings, size, channels
+        self.settings, self.shape = settings, shape
         self.policy = augment.policy(settings.strength, self.policy_kind)
 
     def views(self, batch: Batch) -> tuple[Tensor, ...]:
@@ -80,7 +81,7 @@ class Method(nn.Module):
         return {}
 
     def pictures(self, batch: Batch) -> dict[str, Tensor] | None:
-        """Masked methods: ``original``, ``masked`` and ``reconstructed`` [B, C, H, W]; None for others."""
+        """Masked methods: ``original``, ``masked`` and ``reconstructed`` [B, C, *S]; None for others."""
         return None
 
 
@@ -98,15 +99,17 @@ def n_masked_of(ratio: float, n: int) -> int:
 
 
 def patchify(x: Tensor, side: int) -> Tensor:
-    """Patches [B, N, P] of images [B, C, H, W], row by row; P = side * side * C, colour last."""
-    b, c, h, w = x.shape
-    x = x.reshape(b, c, h // side, side, w // side, side)
-    return x.permute(0, 2, 4, 3, 5, 1).reshape(b, (h // side) * (w // side), side * side * c)
+    """Patches [B, N, P] of scans [B, C, *S], the last axis of space running fastest; P = side^ndim * C, colour last."""
+    b, c, *axes = x.shape
+    n = len(axes)
+    cut = x.reshape(b, c, *[part for length in axes for part in (length // side, side)])
+    places, within = range(2, 2 + 2 * n, 2), range(3, 3 + 2 * n, 2)
+    return cut.permute(0, *places, *within, 1).reshape(b, -1, side**n * c)
 
 
-def unpatchify(patches: Tensor, side: int, channels: int, height: int) -> Tensor:
-    """Images [B, C, H, W] of patches [B, N, P]; the inverse of `patchify`."""
-    b, n, _ = patches.shape
-    rows = height // side
-    x = patches.reshape(b, rows, n // rows, side, side, channels)
-    return x.permute(0, 5, 1, 3, 2, 4).reshape(b, channels, height, n // rows * side)
+def unpatchify(patches: Tensor, side: int, shape: Shape) -> Tensor:
+    """Scans [B, C, *S] of patches [B, N, P]; the inverse of `patchify`."""
+    n, rows = shape.ndim, shape.size // side
+    cut = patches.reshape(len(patches), *([rows] * n), *([side] * n), shape.channels)
+    order = [axis for i in range(n) for axis in (1 + i, 1 + n + i)]
+    return cut.permute(0, 1 + 2 * n, *order).reshape(len(patches), *shape.full)

@@ -15,6 +15,7 @@ from fewscans import augment
 from fewscans.errors import UserError
 from fewscans.methods.base import Batch, Method, draw_masked, n_masked_of, patchify, unpatchify
 from fewscans.networks import Block, VisionTransformer
+from fewscans.shape import Shape
 
 
 class MAE(Method):
@@ -27,8 +28,8 @@ class MAE(Method):
     weight_decay: ClassVar[float] = 0.05
     betas: ClassVar[tuple[float, float]] = (0.9, 0.95)  # appendix A.1
 
-    def __init__(self, encoder: nn.Module, settings: Any, *, size: int, channels: int) -> None:
-        super().__init__(encoder, settings, size=size, channels=channels)
+    def __init__(self, encoder: nn.Module, settings: Any, shape: Shape) -> None:
+        super().__init__(encoder, settings, shape)
         _check_vit(encoder, settings.backbone)
         self.side = int(encoder.patch_embed.patch_size[0])
         self.rows, self.columns = encoder.patch_embed.grid_size
@@ -47,7 +48,7 @@ class MAE(Method):
             *(Block(dim, heads, qkv_bias=True) for _ in range(settings.decoder_depth))
         )
         self.decoder_norm = nn.LayerNorm(dim)
-        self.to_pixels = nn.Linear(dim, self.side**2 * channels)
+        self.to_pixels = nn.Linear(dim, self.side**shape.ndim * shape.channels)
         nn.init.normal_(self.mask_token, std=0.02)
         for layer in (self.to_decoder, self.to_pixels):
             nn.init.xavier_uniform_(layer.weight)
@@ -118,7 +119,7 @@ class MAE(Method):
         }
 
     def _image(self, patches: Tensor) -> Tensor:
-        return unpatchify(patches, self.side, self.channels, self.size)
+        return unpatchify(patches, self.side, self.shape)
 
 
 def _check_vit(encoder: nn.Module, backbone: str) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fewscans import augment
 from fewscans.methods.base import Batch, Method
 from fewscans.networks import embedding_dim
+from fewscans.shape import Shape
 
 
 class SimCLR(Method):
@@ -26,8 +27,8 @@ class SimCLR(Method):
     base_lr: ClassVar[float] = 4e-3
     weight_decay: ClassVar[float] = 1e-4
 
-    def __init__(self, encoder: nn.Module, settings: Any, *, size: int, channels: int) -> None:
-        super().__init__(encoder, settings, size=size, channels=channels)
+    def __init__(self, encoder: nn.Module, settings: Any, shape: Shape) -> None:
+        super().__init__(encoder, settings, shape)
         e = embedding_dim(encoder)
         hidden = settings.projector_hidden or e
         # g of section 2.1, with the batch norm of the authors' code.

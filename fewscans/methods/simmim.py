@@ -16,6 +16,7 @@ from fewscans import augment
 from fewscans.errors import UserError
 from fewscans.methods.base import Batch, Method, draw_masked, n_masked_of
 from fewscans.networks import VisionTransformer
+from fewscans.shape import Shape
 
 
 class SimMIM(Method):
@@ -25,9 +26,10 @@ class SimMIM(Method):
     base_lr: ClassVar[float] = 2e-3
     weight_decay: ClassVar[float] = 0.05
 
-    def __init__(self, encoder: nn.Module, settings: Any, *, size: int, channels: int) -> None:
-        super().__init__(encoder, settings, size=size, channels=channels)
+    def __init__(self, encoder: nn.Module, settings: Any, shape: Shape) -> None:
+        super().__init__(encoder, settings, shape)
         self.is_vit = isinstance(encoder, VisionTransformer)
+        size, channels = shape.size, shape.channels
         features, rows = _last_features(encoder, size, channels)
         # Each place of the last feature map answers for a square of this side; what sticks out is cut off.
         self.stride = math.ceil(size / rows)
@@ -44,9 +46,9 @@ class SimMIM(Method):
 
     def _check_mask_patch(self) -> None:
         side = self.mask_patch
-        if self.size % side or side == self.size:
+        if self.shape.size % side or side == self.shape.size:
             raise UserError(
-                f"mask_patch {side} does not divide the image's side {self.size}. Choose a divisor of it."
+                f"mask_patch {side} does not divide the image's side {self.shape.size}. Choose a divisor of it."
             )
         if self.is_vit and side % self.stride:
             raise UserError(
@@ -79,12 +81,12 @@ class SimMIM(Method):
         tokens = torch.where(hidden, self.mask_token.to(tokens.dtype), tokens)
         tokens = vit.norm(vit.blocks(vit.norm_pre(vit._pos_embed(tokens))))
         patches = tokens[:, vit.num_prefix_tokens :]
-        side = self.size // self.stride
+        side = self.shape.size // self.stride
         return patches.transpose(1, 2).reshape(len(x), -1, side, side)
 
     def predict(self, features: Tensor) -> Tensor:
         """Pixels [B, C, H, W]."""
-        return self.shuffle(self.predictor(features))[..., : self.size, : self.size]
+        return self.shuffle(self.predictor(features))[..., : self.shape.size, : self.shape.size]
 
     def resolved(self) -> dict[str, Any]:
         """The mask in numbers."""

@@ -72,8 +72,7 @@ class Source:
         settings, recipe = self.params.settings, self.params.recipe
         return networks.make_encoder(
             settings.backbone,
-            size=recipe.size,
-            channels=recipe.channels,
+            recipe.shape,
             patch_size=settings.patch_size,
             init_key=key,
         )
@@ -90,14 +89,11 @@ class Source:
             model = networks.load_pretrained(
                 settings.backbone,
                 file,
-                size=recipe.size,
-                channels=recipe.channels,
+                recipe.shape,
                 patch_size=settings.patch_size,
             )
         else:
-            model, _ = networks.load_encoder(
-                self.folder, size=recipe.size, channels=recipe.channels
-            )
+            model, _ = networks.load_encoder(self.folder, recipe.shape)
         return optim.place(model, self.device)
 
     @cached_property
