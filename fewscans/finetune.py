@@ -170,7 +170,8 @@ def _open_store(params: FinetuneParams, files: Files, stack: contextlib.ExitStac
     recipe = params.recipe
     if store.shape != recipe.shape:
         raise UserError(
-            f"{files.store}: holds {store.shape}, but the recipe says {recipe.shape}. "
+            f"{files.store}: holds {store.shape}, but the recipe says {recipe.shape} "
+            f"({recipe.shape.axis_names}). "
             "Run normalise again."
         )
     return store

@@ -214,7 +214,8 @@ def load_encoder(folder: str | Path, shape: Shape) -> tuple[nn.Module, dict[str,
     wanted = Shape.of(meta["input"])
     if wanted != shape:
         raise UserError(
-            f"{folder}: this encoder takes {wanted}, and the store has {shape}. Use the recipe it was pretrained with."
+            f"{folder}: this encoder takes {wanted}, and the store has {shape} ({shape.axis_names}). "
+            "Use the recipe it was pretrained with."
         )
     model = build(meta["network"]["backbone"], meta["network"]["kwargs"])
     try:

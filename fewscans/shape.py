@@ -43,4 +43,9 @@ class Shape:
         return cls(int(facts["size"]), int(facts["channels"]), int(facts.get("ndim", 2)))
 
     def __str__(self) -> str:
-        return f"{' x '.join(map(str, self.full))} ({_AXES[self.ndim]})"
+        return " x ".join(map(str, self.full))
+
+    @property
+    def axis_names(self) -> str:
+        """What the numbers of its text are."""
+        return _AXES[self.ndim]

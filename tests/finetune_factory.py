@@ -76,7 +76,7 @@ def assert_same(one, other):
 
 def make_encoder(folder):
     """A folder as pretrain leaves it, with the fold's training scans as sources."""
-    model = networks.make_encoder("test_resnet", size=16, channels=1, patch_size=None, init_key=7)
+    model = networks.make_encoder("test_resnet", Shape(16), patch_size=None, init_key=7)
     networks.save_encoder(folder / "encoder.safetensors", model)
     write_meta(folder, source_scans=[scan_key(i + 1) for i in range(16, 40)])
     return folder

@@ -151,7 +151,7 @@ def test_numbers_in_budgets_become_text():
             "ablations.v.epohs",
             "not a setting of encoder or recipe. Did you mean 'epochs'? Known: backbone, "
             "batch_size, channels, checkpoint_minutes, clip_grad_norm, epochs, fit, lr, method, "
-            "normalise, patch_size, percentiles, ...",
+            "ndim, normalise, patch_size, ...",
         ),
         (
             {"encoders": SIMCLR, "ablations": {"v": {"of": "simclr", "epochs": [50, 0]}}},

@@ -23,6 +23,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "config",
         "plan",
         "batches",
+        "shape",
         "digest",
         "cli",
         "runrecord",
