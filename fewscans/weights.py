@@ -70,7 +70,7 @@ def _from_file(backbone: str, path: Path) -> tuple[dict[str, Tensor], str]:
     """(state dict, name of the file), once it is known to fit."""
     _, size, _ = _own_config(backbone).get("input_size") or (3, 224, 224)
     networks.load_pretrained(backbone, path, Shape(size, 3))
-    return networks._read_weights(path), path.name
+    return networks.read_weights(path), path.name
 
 
 def _from_hub(backbone: str) -> tuple[dict[str, Tensor], str]:

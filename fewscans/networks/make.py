@@ -1,0 +1,51 @@
+"""Encoders with keyed weights: any backbone, image or volume, one or three channels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from fewscans.errors import UserError
+from fewscans.networks.outline import is_monai, network_kwargs, outline, timm
+from fewscans.shape import Shape
+
+
+def make_encoder(
+    backbone: str, shape: Shape, *, patch_size: int | None, init_key: int
+) -> nn.Module:
+    """Model of timm without classifier, [B, C, *S] -> [B, E]; its weights follow from `init_key` alone.
+
+    Raises
+    ------
+    UserError
+        No such backbone, or it cannot be built at this size.
+    """
+    kwargs = network_kwargs(backbone, shape, patch_size)
+    return build(backbone, kwargs, init_key)
+
+
+def build(backbone: str, kwargs: dict[str, Any], init_key: int = 0) -> nn.Module:
+    """`timm.create_model` with weights drawn from a stream of its own; the global one is left as it was."""
+    if not is_monai(backbone):
+        outline(backbone)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(init_key % 2**63)
+        try:
+            model = _create(backbone, kwargs)
+        except (TypeError, AssertionError, RuntimeError, ValueError) as error:
+            shown = ", ".join(f"{key}={value}" for key, value in kwargs.items())
+            raise UserError(
+                f"backbone '{backbone}' cannot be built with {shown}: {error}"
+            ) from error
+    model.fewscans_network = {"backbone": backbone, "kwargs": kwargs}
+    return model
+
+
+def _create(backbone: str, kwargs: dict[str, Any]) -> nn.Module:
+    if not is_monai(backbone):
+        return timm.create_model(backbone, pretrained=False, **kwargs)  # type: ignore[no-any-return]
+    from fewscans.networks import monai_nets  # takes seconds
+
+    return monai_nets.build(backbone, kwargs)

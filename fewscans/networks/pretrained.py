@@ -1,0 +1,105 @@
+"""timm's pretrained weights from a local file, adapted to size and channels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fewscans.errors import UserError
+from fewscans.networks.outline import network_kwargs, timm
+from fewscans.shape import Shape
+
+
+def load_pretrained(
+    backbone: str,
+    weights_path: str | Path,
+    shape: Shape,
+    *,
+    patch_size: int | None = None,
+    init_key: int = 0,
+) -> nn.Module:
+    """Encoder with the weights of a local file (.safetensors, or .pth without pickled objects), adapted by timm.
+
+    timm sums the first layer's weights over colours for one channel, and resamples position and patch embeddings for
+    another size. The images are standardised inside, before the first layer, by the mean and deviation that the
+    weights were trained with. ViTs keep the pooling that they were trained with.
+
+    Raises
+    ------
+    UserError
+        The file is not there, is no state dict, or does not fit the backbone.
+    """
+    state = read_weights(Path(weights_path))
+    kwargs = network_kwargs(backbone, shape, patch_size)
+    for key in ("global_pool", "fc_norm"):
+        kwargs.pop(key, None)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(init_key % 2**63)
+        try:
+            overlay = {"state_dict": dict(state)}
+            model = timm.create_model(
+                backbone, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs
+            )
+        except (RuntimeError, KeyError) as error:
+            raise UserError(f"{weights_path}: not weights of '{backbone}': {error}") from None
+    _check_covered(model, state, backbone, weights_path)
+    model.fewscans_network = {"backbone": backbone, "kwargs": kwargs}
+    _standardise_input(model, shape.channels)
+    return model
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file. Give the weights' path in `imagenet_weights`, or leave it out."
+        )
+    try:
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, "cpu", weights_only=True)
+        )
+    except Exception as error:
+        raise UserError(
+            f"{path}: cannot be read as weights ({type(error).__name__}: {error})."
+        ) from None
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(
+        isinstance(value, Tensor) for value in state.values()
+    ):
+        raise UserError(f"{path}: not a state dict (names to tensors).")
+    return {str(name).removeprefix("module."): value for name, value in state.items()}
+
+
+def _check_covered(
+    model: nn.Module, state: dict[str, Tensor], backbone: str, path: str | Path
+) -> None:
+    """Refuse a file that leaves weights at random: timm only warns of that."""
+    lacking = [name for name, _ in model.named_parameters() if name not in state]
+    if lacking:
+        n = sum(1 for _ in model.named_parameters())
+        raise UserError(
+            f"{path}: not weights of '{backbone}': {len(lacking)} of {n} parameters are not in it ({lacking[0]}, ...)."
+        )
+
+
+def _standardise_input(model: nn.Module, channels: int) -> None:
+    """Standardise [0, 1] images before the first layer; for one channel with the means over colours."""
+    config = model.pretrained_cfg
+    mean, sd = np.array(config.get("mean", (0.0,))), np.array(config.get("std", (1.0,)))
+    if channels == 1:
+        mean, sd = mean.mean(keepdims=True), sd.mean(keepdims=True)
+    shift = torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)
+    factor = torch.tensor(1 / sd, dtype=torch.float32).view(1, -1, 1, 1)
+
+    def standardise(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        x, *rest = inputs
+        return ((x - shift.to(x.device)) * factor.to(x.device), *rest)
+
+    model.register_forward_pre_hook(standardise)
