@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fewscans.methods.base import draw_masked, n_masked_of, patchify, unpatchify
-from fewscans.methods.mae import masked_error, normalise_patches, sincos_2d
+from fewscans.methods.mae import masked_error, normalise_patches, sincos
 from fewscans.methods.simclr import nt_xent
 from fewscans.methods.simmim import enlarge, masked_l1
 from fewscans.shape import Shape
@@ -148,7 +148,7 @@ def test_patchify_is_undone():
 
 
 def test_sincos_is_the_formula():
-    found = sincos_2d(8, 2, 3)
+    found = sincos(8, (2, 3))
     assert found.shape == (1, 6, 8)
     row, column = 1, 2
     expected = [

@@ -157,7 +157,7 @@ def test_mae_encodes_visible_patches_alone(resident):
     x, masked = method.views(batch(resident))
     tokens, order = method.encode(x, masked)
     assert tokens.shape[1] == 1 + method.n_patches - method.n_masked
-    hidden = masked.view(N, 1, method.rows, method.columns).repeat_interleave(method.side, 2)
+    hidden = masked.view(N, 1, *method.tokens.grid).repeat_interleave(method.side, 2)
     hidden = hidden.repeat_interleave(method.side, 3)
     other, _ = method.encode(torch.where(hidden, torch.rand_like(x), x), masked)
     torch.testing.assert_close(other, tokens)

@@ -1,11 +1,12 @@
 """MAE (He et al. 2022): reconstruct masked patches from the visible ones.
 
-"Masked Autoencoders Are Scalable Vision Learners", arXiv 2111.06377. For plain ViTs of timm, whose own
-layers are used, so that the encoder stays a timm model.
+"Masked Autoencoders Are Scalable Vision Learners", arXiv 2111.06377. For plain ViTs of timm (2D) and MONAI, whose
+own layers are used, so that the encoder stays a plain model.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from fewscans import augment
 from fewscans.errors import UserError
 from fewscans.methods.base import Batch, Method, draw_masked, n_masked_of, patchify, unpatchify
-from fewscans.networks import Block, VisionTransformer
+from fewscans.networks import Block, tokens
+from fewscans.networks.tokens import Tokens
 from fewscans.shape import Shape
 
 
@@ -30,19 +32,13 @@ class MAE(Method):
 
     def __init__(self, encoder: nn.Module, settings: Any, shape: Shape) -> None:
         super().__init__(encoder, settings, shape)
-        _check_vit(encoder, settings.backbone)
-        self.side = int(encoder.patch_embed.patch_size[0])
-        self.rows, self.columns = encoder.patch_embed.grid_size
-        self.n_patches = self.rows * self.columns
+        self.tokens = _tokens(encoder, settings.backbone)
+        self.side, self.n_patches = self.tokens.side, self.tokens.n
         self.n_masked = n_masked_of(settings.mask_ratio, self.n_patches)
-        dim = settings.decoder_dim or max(32, encoder.embed_dim // 2)
-        if dim % 4:
-            raise UserError(
-                f"decoder_dim {dim} is not a multiple of 4, as the position embedding needs. Use {dim // 4 * 4 + 4}."
-            )
-        self.to_decoder = nn.Linear(encoder.embed_dim, dim)
+        dim = _decoder_dim(settings.decoder_dim, self.tokens.dim, shape.ndim)
+        self.to_decoder = nn.Linear(self.tokens.dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.register_buffer("position", sincos_2d(dim, self.rows, self.columns), persistent=False)
+        self.register_buffer("position", sincos(dim, self.tokens.grid), persistent=False)
         heads = max(n for n in range(1, max(2, dim // 16 + 1)) if dim % n == 0)
         self.decoder = nn.Sequential(
             *(Block(dim, heads, qkv_bias=True) for _ in range(settings.decoder_depth))
@@ -67,24 +63,23 @@ class MAE(Method):
         target = patchify(x, self.side)
         if self.settings.normalise_target:
             target, _, _ = normalise_patches(target)
-        embedding = tokens[:, self.encoder.num_prefix_tokens :].mean(dim=1)
+        embedding = tokens[:, self.tokens.n_prefix :].mean(dim=1)
         return masked_error(predicted, target, masked), {"embedding": embedding.detach()}
 
     def encode(self, x: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens [B, prefix + visible, E] of the visible patches, and the order [B, N] that has those first."""
-        vit = self.encoder
-        tokens = vit._pos_embed(vit.patch_embed(x))
-        prefix, patches = tokens[:, : vit.num_prefix_tokens], tokens[:, vit.num_prefix_tokens :]
+        vit = self.tokens
+        tokens = vit.placed(vit.patches(x))
+        prefix, patches = tokens[:, : vit.n_prefix], tokens[:, vit.n_prefix :]
         order = torch.argsort(masked.to(torch.uint8), dim=1, stable=True)
         visible = order[:, : self.n_patches - self.n_masked]
         patches = patches.gather(1, visible[..., None].expand(-1, -1, patches.shape[2]))
-        tokens = vit.norm_pre(torch.cat([prefix, patches], dim=1))
-        return vit.norm(vit.blocks(tokens)), order
+        return vit.encoded(torch.cat([prefix, patches], dim=1)), order
 
     def decode(self, tokens: Tensor, order: Tensor) -> Tensor:
         """Predicted patches [B, N, P]: mask tokens at the masked places, all with their positions."""
         tokens = self.to_decoder(tokens)
-        n_prefix = self.encoder.num_prefix_tokens
+        n_prefix = self.tokens.n_prefix
         prefix, visible = tokens[:, :n_prefix], tokens[:, n_prefix:]
         masks = self.mask_token.to(tokens.dtype).expand(len(tokens), self.n_masked, -1)
         shuffled = torch.cat([visible, masks], dim=1)
@@ -122,12 +117,25 @@ class MAE(Method):
         return unpatchify(patches, self.side, self.shape)
 
 
-def _check_vit(encoder: nn.Module, backbone: str) -> None:
-    plain = isinstance(encoder, VisionTransformer) and hasattr(encoder.patch_embed, "grid_size")
-    if not plain:
+def _tokens(encoder: nn.Module, backbone: str) -> Tokens:
+    found = tokens.of(encoder)
+    if found is None:
         raise UserError(
-            f"mae needs a plain ViT, and '{backbone}' is none. Use vit_tiny_patch16_224 or its like, or method simmim."
+            f"mae needs a plain ViT, and '{backbone}' is none. Use vit_tiny_patch16_224 or its like (for volumes "
+            "monai-vit-tiny), or method simmim."
         )
+    return found
+
+
+def _decoder_dim(asked: int | None, width: int, ndim: int) -> int:
+    """As asked for, else half of the encoder's width, at least 32, as the position embedding needs it."""
+    unit = 2 * ndim
+    if asked is not None and asked % unit:
+        raise UserError(
+            f"decoder_dim {asked} is not a multiple of {unit}, as the position embedding needs. Use "
+            f"{asked // unit * unit + unit}."
+        )
+    return asked or -(-max(32, width // 2) // unit) * unit
 
 
 def normalise_patches(patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -145,15 +153,15 @@ def masked_error(predicted: Tensor, target: Tensor, masked: Tensor) -> Tensor:
     return (per_patch * weight).sum() / weight.sum()
 
 
-def sincos_2d(dim: int, rows: int, columns: int) -> Tensor:
-    """Fixed position embedding [1, rows * columns, dim]: a quarter each of sin and cos of column, sin and cos of row.
+def sincos(dim: int, grid: Sequence[int]) -> Tensor:
+    """Fixed position embedding [1, N, dim]: for each axis of space, the last one first, as many sines as cosines.
 
-    Frequencies 10000^(-i / (dim / 4)), as in Vaswani et al. 2017 (section 3.5) for each axis.
+    Frequencies 10000^(-i / n), i < n = dim / (2 axes), as in Vaswani et al. 2017 (section 3.5) for each axis.
     """
-    quarter = dim // 4
-    frequency = 10000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
-    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    angles = [axis.reshape(-1, 1).double() * frequency for axis in (column, row)]
+    n = dim // (2 * len(grid))
+    frequency = 10000.0 ** (-torch.arange(n, dtype=torch.float64) / n)
+    places = torch.meshgrid(*[torch.arange(length) for length in grid], indexing="ij")
+    angles = [axis.reshape(-1, 1).double() * frequency for axis in reversed(places)]
     parts = [function(angle) for angle in angles for function in (torch.sin, torch.cos)]
     return torch.cat(parts, dim=1).float()[None]
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from fewscans import augment
 from fewscans.errors import UserError
 from fewscans.methods.base import Batch, Method, draw_masked, n_masked_of
-from fewscans.networks import VisionTransformer
+from fewscans.networks import tokens
+from fewscans.networks.maps import feature_map, last_map
 from fewscans.shape import Shape
 
 
@@ -28,21 +29,22 @@ class SimMIM(Method):
 
     def __init__(self, encoder: nn.Module, settings: Any, shape: Shape) -> None:
         super().__init__(encoder, settings, shape)
-        self.is_vit = isinstance(encoder, VisionTransformer)
-        size, channels = shape.size, shape.channels
-        features, rows = _last_features(encoder, size, channels)
+        self.tokens = tokens.of(encoder)
+        size, channels, ndim = shape.size, shape.channels, shape.ndim
+        is_vit = self.tokens is not None
+        features, rows = _last_features(encoder, shape)
         # Each place of the last feature map answers for a square of this side; what sticks out is cut off.
         self.stride = math.ceil(size / rows)
-        self.mask_patch = settings.mask_patch or _mask_patch(size, self.stride, self.is_vit)
+        self.mask_patch = settings.mask_patch or _mask_patch(size, self.stride, is_vit)
         self._check_mask_patch()
         self.rows = size // self.mask_patch
-        self.n_masked = n_masked_of(settings.mask_ratio, self.rows**2)
-        token = torch.zeros(1, 1, features) if self.is_vit else torch.full((1, channels, 1, 1), 0.5)
-        self.mask_token = nn.Parameter(
-            nn.init.trunc_normal_(token, std=0.02) if self.is_vit else token
+        self.n_masked = n_masked_of(settings.mask_ratio, self.rows**ndim)
+        token = (
+            torch.zeros(1, 1, features) if is_vit else torch.full((1, channels, *[1] * ndim), 0.5)
         )
-        self.predictor = nn.Conv2d(features, self.stride**2 * channels, kernel_size=1)
-        self.shuffle = nn.PixelShuffle(self.stride)
+        self.mask_token = nn.Parameter(nn.init.trunc_normal_(token, std=0.02) if is_vit else token)
+        kind = nn.Conv2d if ndim == 2 else nn.Conv3d
+        self.predictor = kind(features, self.stride**ndim * channels, kernel_size=1)
 
     def _check_mask_patch(self) -> None:
         side = self.mask_patch
@@ -50,47 +52,49 @@ class SimMIM(Method):
             raise UserError(
                 f"mask_patch {side} does not divide the image's side {self.shape.size}. Choose a divisor of it."
             )
-        if self.is_vit and side % self.stride:
+        if self.tokens is not None and side % self.stride:
             raise UserError(
                 f"mask_patch {side} is not a multiple of the ViT's patch, {self.stride}."
             )
 
     def views(self, batch: Batch) -> tuple[Tensor, ...]:
-        """A crop, and which squares are masked: bool [B, rows, columns], exactly `n_masked` in each."""
-        masked = draw_masked(batch.random(self.rows**2), self.n_masked)
-        return batch.augmented(0, self.policy), masked.view(-1, self.rows, self.rows).to(
-            batch.x.device
-        )
+        """A crop, and which squares are masked: bool [B, *rows], exactly `n_masked` in each."""
+        rows = (self.rows,) * self.shape.ndim
+        masked = draw_masked(batch.random(math.prod(rows)), self.n_masked)
+        return batch.augmented(0, self.policy), masked.view(-1, *rows).to(batch.x.device)
 
     def loss(self, *views: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean absolute error of the masked pixels."""
         x, masked = views
         features = self.features(x, masked)
         predicted = self.predict(features)
-        embedding = features.mean(dim=(2, 3)).detach()
+        embedding = features.mean(dim=tuple(range(2, features.ndim))).detach()
         return masked_l1(predicted, x, enlarge(masked, self.mask_patch)), {"embedding": embedding}
 
     def features(self, x: Tensor, masked: Tensor) -> Tensor:
-        """Last feature map [B, E, h, w] of the masked images."""
-        if not self.is_vit:
+        """Last feature map [B, E, *s] of the masked scans."""
+        vit = self.tokens
+        if vit is None:
             hidden = enlarge(masked, self.mask_patch)
-            return self.encoder.forward_features(torch.where(hidden, self.mask_token, x))
-        vit = self.encoder
-        tokens = vit.patch_embed(x)
-        hidden = enlarge(masked, self.mask_patch // self.stride).reshape(*tokens.shape[:-1], 1)
-        tokens = torch.where(hidden, self.mask_token.to(tokens.dtype), tokens)
-        tokens = vit.norm(vit.blocks(vit.norm_pre(vit._pos_embed(tokens))))
-        patches = tokens[:, vit.num_prefix_tokens :]
-        side = self.shape.size // self.stride
-        return patches.transpose(1, 2).reshape(len(x), -1, side, side)
+            return feature_map(self.encoder, torch.where(hidden, self.mask_token, x))
+        patches = vit.patches(x)
+        hidden = enlarge(masked, self.mask_patch // self.stride).reshape(*patches.shape[:-1], 1)
+        patches = torch.where(hidden, self.mask_token.to(patches.dtype), patches)
+        patches = vit.encoded(vit.placed(patches))[:, vit.n_prefix :]
+        return patches.transpose(1, 2).reshape(len(x), -1, *vit.grid)
 
     def predict(self, features: Tensor) -> Tensor:
-        """Pixels [B, C, H, W]."""
-        return self.shuffle(self.predictor(features))[..., : self.shape.size, : self.shape.size]
+        """Pixels [B, C, *S]; what sticks out of the scan is cut off."""
+        made = spread(self.predictor(features), self.stride)
+        return made[(..., *[slice(self.shape.size)] * self.shape.ndim)]
 
     def resolved(self) -> dict[str, Any]:
         """The mask in numbers."""
-        return {"mask_patch": self.mask_patch, "n_patches": self.rows**2, "n_masked": self.n_masked}
+        return {
+            "mask_patch": self.mask_patch,
+            "n_patches": self.rows**self.shape.ndim,
+            "n_masked": self.n_masked,
+        }
 
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
         """Visible pixels as they are, masked ones predicted."""
@@ -104,21 +108,15 @@ class SimMIM(Method):
         }
 
 
-def _last_features(encoder: nn.Module, size: int, channels: int) -> tuple[int, int]:
+def _last_features(encoder: nn.Module, shape: Shape) -> tuple[int, int]:
     """Channels and rows of the last feature map at this size."""
-    if isinstance(encoder, VisionTransformer):
-        return encoder.embed_dim, encoder.patch_embed.grid_size[0]
-    was_training = encoder.training
-    encoder.eval()
-    with torch.no_grad():
-        shape = encoder.forward_features(torch.zeros(1, channels, size, size)).shape
-    encoder.train(was_training)
-    if len(shape) != 4 or shape[2] != shape[3]:
+    found = last_map(encoder, shape)
+    if found is None:
         name = type(encoder).__name__
         raise UserError(
             f"simmim needs a plain ViT or a network with a feature map [C, H, W]; {name} has neither."
         )
-    return int(shape[1]), int(shape[2])
+    return found
 
 
 def _mask_patch(size: int, stride: int, is_vit: bool) -> int:
@@ -136,12 +134,23 @@ def _mask_patch(size: int, stride: int, is_vit: bool) -> int:
 
 
 def enlarge(masked: Tensor, factor: int) -> Tensor:
-    """Mask [B, h, w] with each place `factor` times as large: bool [B, 1, H, W]."""
-    return masked.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)[:, None]
+    """Mask [B, *s] with each place `factor` times as long along every axis: bool [B, 1, *S]."""
+    for axis in range(1, masked.ndim):
+        masked = masked.repeat_interleave(factor, dim=axis)
+    return masked[:, None]
+
+
+def spread(x: Tensor, side: int) -> Tensor:
+    """[B, C side^n, *s] -> [B, C, *(s side)]: each place's numbers become a square (cube); PixelShuffle over n axes."""
+    b, _, *places = x.shape
+    n = len(places)
+    cut = x.reshape(b, -1, *[side] * n, *places)
+    order = [axis for i in range(n) for axis in (2 + n + i, 2 + i)]
+    return cut.permute(0, 1, *order).reshape(b, cut.shape[1], *[side * length for length in places])
 
 
 def masked_l1(predicted: Tensor, x: Tensor, hidden: Tensor) -> Tensor:
-    """Absolute error, mean over the pixels (and colours) where `hidden` [B, 1, H, W] (equation 1)."""
+    """Absolute error, mean over the pixels (and colours) where `hidden` [B, 1, *S] (equation 1)."""
     predicted = predicted.to(torch.promote_types(predicted.dtype, torch.float32))
     weight = hidden.to(predicted.dtype)
     return ((predicted - x).abs() * weight).sum() / (weight.sum() * x.shape[1])

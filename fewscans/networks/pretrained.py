@@ -53,6 +53,13 @@ def load_pretrained(
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
+    """Names to weights, of a file that holds nothing else.
+
+    Raises
+    ------
+    UserError
+        There is no such file, or it is none of weights.
+    """
     if not path.is_file():
         raise UserError(
             f"{path}: no such file. Give the weights' path in `imagenet_weights`, or leave it out."
