@@ -59,7 +59,12 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 def place(module: nn.Module, device: torch.device) -> nn.Module:
     """`module` on `device`, convolution weights channels-last (a third faster on CPU, and what bf16 wants on CUDA)."""
-    return module.to(device=device, memory_format=torch.channels_last)
+    module = module.to(device=device)
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for parameter in module.parameters():
+        if parameter.ndim in formats:
+            parameter.data = parameter.data.contiguous(memory_format=formats[parameter.ndim])
+    return module
 
 
 def make_optimizer(

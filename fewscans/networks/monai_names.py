@@ -36,7 +36,7 @@ def kwargs_of(backbone: str, shape: Shape, patch: int | None) -> dict[str, Any]:
     Raises
     ------
     UserError
-        No such network.
+        No such network, or the scans are too small for it.
     """
     space = {"spatial_dims": shape.ndim}
     if backbone in RESNETS:
@@ -54,6 +54,10 @@ def kwargs_of(backbone: str, shape: Shape, patch: int | None) -> dict[str, Any]:
             **space, "in_channels": shape.channels, "img_size": list(shape.axes), "patch_size": patch,
             "hidden_size": width, "mlp_dim": 4 * width, "num_layers": depth, "num_heads": heads, "qkv_bias": True,
         }  # fmt: skip
+    if backbone in UNETS and shape.size < 32:  # its instance norms need more than one place
+        raise UserError(
+            f"backbone '{backbone}' halves a scan four times: `size` must be at least 32."
+        )
     if backbone in UNETS:
         return {**space, "in_channels": shape.channels, "features": list(UNETS[backbone])}
     raise UserError(f"backbone '{backbone}' is not known.{did_you_mean(backbone, NAMES)}")
