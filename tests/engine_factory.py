@@ -97,7 +97,7 @@ def make_params(
     method: str = "simclr", *, size: int = SIZE, fold: str = "0", seed: int = 0, **settings: Any
 ) -> PretrainParams:
     """Settings of a training of seconds."""
-    backbone = {"simclr": "test_resnet", "simmim": "test_resnet", "mae": "test_vit"}[method]
+    backbone = "test_vit" if method == "mae" else "test_resnet"
     given = {"method": method, "backbone": backbone, "epochs": 2, "batch_size": 4, **settings}
     return PretrainParams.model_validate({
         "encoder": "mine", "settings": given, "recipe": {"size": size, "channels": 1}, "dataset": "cohort",

@@ -18,7 +18,8 @@ PRETRAIN_KEYS = (
     "backbone, batch_size, checkpoint_minutes, clip_grad_norm, epochs, lr, method, patch_size, "
     "projector_dim, projector_hidden, ranks, strength, ..."
 )
-METHODS = "imagenet, mae, majority, random, scratch, scratch-long, simclr, simmim"
+METHODS = "barlow, byol, imagenet, mae, majority, mocov3, random, scratch, scratch-long, simclr, simmim, simsiam, ..."
+ALL_METHODS = ", ".join(sorted(ENCODERS))
 BUDGET = "Write a number of patients (10), a share (50%) or all."
 
 
@@ -66,7 +67,7 @@ def test_numbers_in_budgets_become_text():
         (
             {"encoders": {"mine": {"epochs": 3}}},
             "encoders.mine.method",
-            f"is missing: which method makes this encoder? Known: {METHODS}",
+            f"is missing: which method makes this encoder? Known: {ALL_METHODS}",
         ),
         (
             {"encoders": {"mine": 3}},

@@ -19,8 +19,14 @@ from fewscans.resident import Resident
 from fewscans.shape import Shape
 
 SIZE, N = 32, 16
-CASES = [("simclr", "test_resnet"), ("simclr", "test_vit"), ("mae", "test_vit"), ("simmim", "test_resnet"),
-         ("simmim", "test_vit"), ("simmim", "test_convnext")]  # fmt: skip
+JOINT = ("barlow", "byol", "mocov3", "simclr", "simsiam", "vicreg")
+MASKED = [
+    ("mae", "test_vit"),
+    ("simmim", "test_resnet"),
+    ("simmim", "test_vit"),
+    ("simmim", "test_convnext"),
+]
+CASES = [*((name, backbone) for name in JOINT for backbone in ("test_resnet", "test_vit")), *MASKED]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +78,11 @@ def test_loss_is_finite_and_reaches_every_parameter(resident, name, backbone, ch
     assert gauges["embedding"].ndim == 2
     assert not gauges["embedding"].requires_grad
     loss.backward()
-    dead = [n for n, p in method.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    trained = {n: p for n, p in method.named_parameters() if p.requires_grad}
+    dead = [n for n, p in trained.items() if p.grad is None or not p.grad.abs().sum() > 0]
+    frozen = [n for n, p in method.named_parameters() if n not in trained]
+    assert all(n.startswith("target.") for n in frozen)
+    assert bool(frozen) == (name in ("byol", "mocov3"))
     # The head that a ConvNeXt has behind its feature map is no part of what SimMIM trains.
     allowed = ("encoder.head.norm.",) if (name, backbone) == ("simmim", "test_convnext") else ()
     assert [n for n in dead if not n.startswith(allowed)] == []
@@ -118,7 +128,7 @@ def test_the_trained_encoder_is_still_plain_timm(resident, name, backbone):
     )
 
 
-@pytest.mark.parametrize(("name", "backbone"), [case for case in CASES if case[0] != "simclr"])
+@pytest.mark.parametrize(("name", "backbone"), MASKED)
 def test_masks_are_exact_and_keyed_by_scan(resident, name, backbone):
     method = make(name, backbone, mask_ratio=0.5)
     _, masked = method.views(batch(resident))
@@ -137,7 +147,7 @@ def test_pictures_show_what_was_masked(resident, name, backbone):
     method.eval()
     with torch.no_grad():
         made = method.pictures(batch(resident))
-    if name == "simclr":
+    if name in JOINT:
         assert made is None
         return
     assert all(

@@ -26,12 +26,15 @@ class EncoderSettings(Settings):
     protocols: ClassVar[tuple[str, ...]] = ("linear", "knn", "finetune")
     # Which stage makes the weights: none, weights (hub or file), pretrain.
     source: ClassVar[str] = "none"
+    # What tables and figures call it.
+    title: ClassVar[str]
 
 
 class Majority(EncoderSettings):
     """No image at all: class frequencies of the labelled scans, so that a constant predictor is seen for what it is."""
 
     method: Literal["majority"] = "majority"
+    title: ClassVar[str] = "majority"
     backbone: str = "none"
     """Not used."""
     protocols: ClassVar[tuple[str, ...]] = ("prior",)
@@ -41,6 +44,7 @@ class Random(EncoderSettings):
     """Frozen and untrained; batch-norm statistics are set from the training fold."""
 
     method: Literal["random"] = "random"
+    title: ClassVar[str] = "random, frozen"
     protocols: ClassVar[tuple[str, ...]] = ("linear", "knn")
 
 
@@ -48,6 +52,7 @@ class Scratch(EncoderSettings):
     """Supervised from random weights."""
 
     method: Literal["scratch"] = "scratch"
+    title: ClassVar[str] = "scratch"
     protocols: ClassVar[tuple[str, ...]] = ("finetune",)
 
 
@@ -55,6 +60,7 @@ class ScratchLong(EncoderSettings):
     """Supervised from random weights, with the steps of pretraining on top of those of fine-tuning."""
 
     method: Literal["scratch-long"] = "scratch-long"
+    title: ClassVar[str] = "scratch, long"
     extra_steps: int | None = Field(default=None, ge=1)
     """Steps beyond `finetune.steps`; without it as many as the longest pretraining with this backbone and recipe."""
     protocols: ClassVar[tuple[str, ...]] = ("finetune",)
@@ -64,6 +70,7 @@ class Imagenet(EncoderSettings):
     """timm's pretrained weights, from the hub or from a local file."""
 
     method: Literal["imagenet"] = "imagenet"
+    title: ClassVar[str] = "ImageNet"
     weights: str | None = None
     """Local file (.safetensors, or .pth read with weights_only); without it the hub is asked, once, before any job."""
     source: ClassVar[str] = "weights"
@@ -73,6 +80,8 @@ class PretrainSettings(EncoderSettings):
     """What every self-supervised method has. `None` = derived from the data, written out beside the result."""
 
     source: ClassVar[str] = "pretrain"
+    # Images that a step makes of one scan.
+    views: ClassVar[int] = 1
 
     epochs: int = Field(default=100, ge=1, le=100_000)
     """Passes over the training scans; pretraining always keeps its last epoch."""
@@ -113,6 +122,8 @@ class Simclr(PretrainSettings):
     """SimCLR: two views of a scan attract, all others repel (Chen et al. 2020)."""
 
     method: Literal["simclr"] = "simclr"
+    title: ClassVar[str] = "SimCLR"
+    views: ClassVar[int] = 2
     temperature: float = Field(default=0.2, gt=0, le=10)
     """Temperature of NT-Xent (section 2.1); 0.5 and below serve small batches."""
     projector_dim: int = Field(default=128, ge=2, le=65_536)
@@ -125,6 +136,7 @@ class Mae(PretrainSettings):
     """Masked autoencoder: encode visible patches, reconstruct the masked ones (He et al. 2022). ViT only."""
 
     method: Literal["mae"] = "mae"
+    title: ClassVar[str] = "MAE"
     backbone: str = "vit_tiny_patch16_224"
     """timm name of a plain ViT."""
     mask_ratio: float = Field(default=0.75, gt=0, lt=1)
@@ -141,6 +153,7 @@ class Simmim(PretrainSettings):
     """SimMIM: mask patches at the input, predict raw pixels from the last features, L1 (Xie et al. 2022)."""
 
     method: Literal["simmim"] = "simmim"
+    title: ClassVar[str] = "SimMIM"
     mask_patch: int | None = Field(default=None, ge=2, le=256)
     """Side of a masked patch in pixels; without it the ViT's patch, or the divisor of the size nearest to the network's
     stride and to a sixth of the side."""
@@ -148,13 +161,87 @@ class Simmim(PretrainSettings):
     """Share of mask patches hidden (section 4.1.2)."""
 
 
+class MomentumSettings(PretrainSettings):
+    """What methods with a second, slowly following network have."""
+
+    momentum: float | None = Field(default=None, ge=0, lt=1)
+    """Of the moving average at the first step; it rises to 1 by half a cosine. Without it the paper's, less where there
+    are few steps: the average then remembers a twentieth of them."""
+    projector_dim: int = Field(default=256, ge=2, le=65_536)
+    """Output of the heads."""
+    projector_hidden: int | None = Field(default=None, ge=2, le=65_536)
+    """Hidden width of the heads; without it twice the encoder's own."""
+
+
+class Byol(MomentumSettings):
+    """BYOL: predict what a slowly following network makes of the other view; no negatives (Grill et al. 2020)."""
+
+    method: Literal["byol"] = "byol"
+    title: ClassVar[str] = "BYOL"
+    views: ClassVar[int] = 2
+
+
+class MocoV3(MomentumSettings):
+    """MoCo v3: find the other view's key, made by a slowly following network, in the batch (Chen, Xie & He 2021)."""
+
+    method: Literal["mocov3"] = "mocov3"
+    title: ClassVar[str] = "MoCo v3"
+    views: ClassVar[int] = 2
+    temperature: float = Field(default=0.2, gt=0, le=10)
+    """Temperature of InfoNCE (section 4.1)."""
+
+
+class Simsiam(PretrainSettings):
+    """SimSiam: predict the other view's projection, which gets no gradient (Chen & He 2021)."""
+
+    method: Literal["simsiam"] = "simsiam"
+    title: ClassVar[str] = "SimSiam"
+    views: ClassVar[int] = 2
+    projector_dim: int | None = Field(default=None, ge=2, le=65_536)
+    """Width of the projection head; without it the encoder's own (section 3)."""
+    predictor_hidden: int | None = Field(default=None, ge=1, le=65_536)
+    """Bottleneck of the predictor; without it a quarter of `projector_dim` (section 3)."""
+
+
+class Barlow(PretrainSettings):
+    """Barlow Twins: the cross-correlation of two views becomes the identity (Zbontar et al. 2021)."""
+
+    method: Literal["barlow"] = "barlow"
+    title: ClassVar[str] = "Barlow Twins"
+    views: ClassVar[int] = 2
+    off_diagonal: float = Field(default=0.005, ge=0, le=10)
+    """Weight of what is off the diagonal (section 2.2)."""
+    projector_dim: int | None = Field(default=None, ge=2, le=65_536)
+    """Width of the projection head; without it four times the encoder's own (section 2.2)."""
+
+
+class Vicreg(PretrainSettings):
+    """VICReg: views agree, and the embedding's numbers vary without repeating each other (Bardes et al. 2022)."""
+
+    method: Literal["vicreg"] = "vicreg"
+    title: ClassVar[str] = "VICReg"
+    views: ClassVar[int] = 2
+    invariance: float = Field(default=25.0, ge=0)
+    """lambda (section 4.2)."""
+    variance: float = Field(default=25.0, ge=0)
+    """mu."""
+    covariance: float = Field(default=1.0, ge=0)
+    """nu."""
+    projector_dim: int | None = Field(default=None, ge=2, le=65_536)
+    """Width of the expander; without it four times the encoder's own (section 4.2)."""
+
+
+_MODELS: tuple[type[EncoderSettings], ...] = (
+    Majority, Random, Scratch, ScratchLong, Imagenet,
+    Simclr, MocoV3, Byol, Simsiam, Barlow, Vicreg, Mae, Simmim,
+)  # fmt: skip
 AnyEncoder = Annotated[
-    Majority | Random | Scratch | ScratchLong | Imagenet | Simclr | Mae | Simmim,
+    Majority | Random | Scratch | ScratchLong | Imagenet
+    | Simclr | MocoV3 | Byol | Simsiam | Barlow | Vicreg | Mae | Simmim,
     Field(discriminator="method"),
-]
+]  # fmt: skip
 ENCODERS: dict[str, type[EncoderSettings]] = {
-    model.model_fields["method"].default: model
-    for model in (Majority, Random, Scratch, ScratchLong, Imagenet, Simclr, Mae, Simmim)
+    model.model_fields["method"].default: model for model in _MODELS
 }
 BASELINES = tuple(
     name for name, model in ENCODERS.items() if not issubclass(model, PretrainSettings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from fewscans.config.encoders import PretrainSettings
 from fewscans.cost import sizes
 from fewscans.cost.work import ASSUMED, Work
 from fewscans.plan import Plan
@@ -46,7 +47,8 @@ class Footprint:
 
     def views(self, encoder: str) -> int:
         """Images that a step makes of one scan."""
-        return 2 if self.plan.encoders[encoder].method == "simclr" else 1
+        settings = self.plan.encoders[encoder].settings
+        return settings.views if isinstance(settings, PretrainSettings) else 1
 
     def output(self, rule: str, encoder: str, recipe: str, dataset: str) -> tuple[int, int]:
         """(MB, files) that a job leaves behind, its log, benchmark and cache entries counted."""

@@ -12,9 +12,14 @@ if TYPE_CHECKING:
     from fewscans.methods.base import Method
 
 METHODS: dict[str, str] = {
+    "barlow": "fewscans.methods.barlow",
+    "byol": "fewscans.methods.byol",
     "mae": "fewscans.methods.mae",
+    "mocov3": "fewscans.methods.mocov3",
     "simclr": "fewscans.methods.simclr",
     "simmim": "fewscans.methods.simmim",
+    "simsiam": "fewscans.methods.simsiam",
+    "vicreg": "fewscans.methods.vicreg",
 }
 
 

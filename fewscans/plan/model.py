@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import PurePosixPath
 from typing import Literal
 
-from fewscans.config import Config, EncoderSettings, RecipeSettings
+from fewscans.config import ENCODERS, Config, EncoderSettings, RecipeSettings
 
 # Class of each rule's jobs; what a class gets at a site stands in its file, what a job takes in `fewscans.cost`.
 Kind = Literal["light", "cpu", "gpu"]
@@ -28,16 +28,7 @@ RULES: dict[str, Kind] = {
     "aggregate": "cpu",
     "report": "cpu",
 }
-TITLES = {
-    "majority": "majority",
-    "random": "random, frozen",
-    "scratch": "scratch",
-    "scratch-long": "scratch, long",
-    "imagenet": "ImageNet",
-    "simclr": "SimCLR",
-    "mae": "MAE",
-    "simmim": "SimMIM",
-}
+TITLES = {name: settings.title for name, settings in ENCODERS.items()}
 
 
 @dataclass(frozen=True)
