@@ -10,6 +10,7 @@ import argparse
 import difflib
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,62 @@ WORDS = {
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema of a config file, without pydantic's titles."""
-    made = _without_titles(Config.model_json_schema(mode="validation"))
+    """JSON Schema of a config file: settings that several groups have alike are said once."""
+    made = _models()
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "fewscans config"}
-    return {**head, **made}
+    return {**head, **_said_once(made)}
+
+
+def _models() -> dict[str, Any]:
+    """JSON Schema of a config as pydantic makes it, without its titles."""
+    return _without_titles(Config.model_json_schema(mode="validation"))
+
+
+def _said_once(made: dict[str, Any]) -> dict[str, Any]:
+    """`made` with every property that occurs twice or more moved to a definition of its own, under the key's name."""
+    groups = made["$defs"]
+    counts = Counter(
+        (key, json.dumps(node))
+        for group in groups.values()
+        for key, node in group.get("properties", {}).items()
+        if "$ref" not in node
+    )
+    places: dict[tuple[str, str], str] = {}
+    for (key, text), times in counts.items():
+        if times > 1:
+            alike = sum(key == other for other, _ in places)
+            places[key, text] = f"{key}-{alike + 1}" if alike else key
+
+    def moved(key: str, node: Any) -> Any:
+        place = places.get((key, json.dumps(node)))
+        return {"$ref": f"#/$defs/{place}"} if place else node
+
+    slim = {
+        name: {
+            **group,
+            "properties": {key: moved(key, node) for key, node in group["properties"].items()},
+        }
+        if "properties" in group
+        else group
+        for name, group in groups.items()
+    }
+    shared = {place: json.loads(text) for (_, text), place in places.items()}
+    return {**made, "$defs": {**slim, **shared}}
+
+
+def _laid_out(node: Any, width: int = 118, depth: int = 0) -> str:
+    """JSON with a line for what fits in one, so that the file stays small and its differences readable."""
+    line = json.dumps(node)
+    if depth + len(line) <= width or not isinstance(node, (dict, list)) or not node:
+        return line
+    begin, end = "{}" if isinstance(node, dict) else "[]"
+    parts = (
+        [f"{json.dumps(key)}: {_laid_out(value, width, depth + 1)}" for key, value in node.items()]
+        if isinstance(node, dict)
+        else [_laid_out(value, width, depth + 1) for value in node]
+    )
+    inside = " " * (depth + 1)
+    return f"{begin}\n{inside}" + f",\n{inside}".join(parts) + f"\n{' ' * depth}{end}"
 
 
 def _without_titles(node: Any, in_properties: bool = False) -> Any:
@@ -65,7 +118,7 @@ def _without_titles(node: Any, in_properties: bool = False) -> Any:
 
 def config_reference() -> str:
     """Markdown: a table for the config as a whole, then one for each group of settings in it."""
-    made = schema()
+    made = _models()
     parts = [f"### Config\n\n{_table(made)}"]
     parts += [_section(name, made["$defs"][name]) for name in _in_order(made)]
     return "\n".join(parts)
@@ -189,7 +242,7 @@ def render(root: Path) -> dict[Path, str]:
         )
     settings = f"{DOCS_HEAD}## In a config\n\n{config_reference()}\n{params_reference()}\n{END}\n"
     return {
-        root / "config" / "schema.json": json.dumps(schema(), indent=1) + "\n",
+        root / "config" / "schema.json": _laid_out(schema()) + "\n",
         readme: f"{head}{BEGIN}\n\n{config_reference()}\n{END}{tail}",
         root / "docs" / "settings.md": settings,
     }
