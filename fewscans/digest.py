@@ -2,8 +2,9 @@
 
 A stage is rerun where a function that it uses has changed, and only then. Starting at the stage's script, every
 top-level definition that can be reached is hashed as a syntax tree; imports are followed as text, nothing is imported.
-Modules whose effect is in the resolved settings (`errors`, `config`, `plan`, `digest`, `cli`) are left out, and of the
-registries of methods and protocols only the entries asked for count: a new method reruns no other.
+Modules whose effect is in the resolved settings (`errors`, `config`, `plan`, `digest`, `cli`) are left out, and only
+the methods and protocols asked for count: a new one reruns no other. A method of another package is followed in that
+package as in ours.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGE = "fewscans"
@@ -33,7 +35,7 @@ LEFT_OUT = (
     "forecast",
 )
 # Entries of these tables are chosen by name; a new line in them changes nothing for the others.
-REGISTRIES = ("METHODS", "PROTOCOLS")
+REGISTRIES = ("PROTOCOLS",)
 # Digest -> the modules that it was asked for, of this process.
 ROOTS_OF: dict[str, tuple[str, ...]] = {}
 
@@ -54,13 +56,11 @@ def code_digest(
 ) -> str:
     """16 hex digits for the modules `entries` (``scripts.pretrain``, ``fewscans.pretrain``) and all that they reach.
 
-    `methods` and `protocols` are modules named through a registry, e.g. ``("simclr",)``; names without a module of
-    their own are passed over (baselines).
+    `methods` are modules named in settings, of other packages perhaps; an empty name is passed over (baselines).
+    `protocols` are entries of that registry, e.g. ``("linear",)``.
     """
-    named = [f"{PACKAGE}.methods.{name}" for name in methods] + [
-        f"{PACKAGE}.protocols.{name}" for name in protocols
-    ]
-    roots = tuple(sorted([*entries, *(name for name in named if _file(name) is not None)]))
+    named = [*filter(None, methods), *(f"{PACKAGE}.protocols.{name}" for name in protocols)]
+    roots = tuple(sorted([*entries, *named]))
     made = digest_of(roots)
     ROOTS_OF[made] = roots
     return made
@@ -159,7 +159,7 @@ def _parse(module: str) -> _Module | None:
 def _note_import(node: ast.AST, found: _Module, module: str, is_package: bool) -> None:
     if isinstance(node, ast.Import):
         for alias in node.names:
-            if alias.name.split(".")[0] == PACKAGE:
+            if _followed(alias.name, module):
                 found.imports[alias.asname or alias.name.split(".")[0]] = (alias.name, None)
     elif isinstance(node, ast.ImportFrom):
         base = node.module or ""
@@ -167,7 +167,7 @@ def _note_import(node: ast.AST, found: _Module, module: str, is_package: bool) -
             parts = module.split(".")
             parent = parts[: len(parts) - node.level + (1 if is_package else 0)]
             base = ".".join([*parent, base] if base else parent)
-        if base.split(".")[0] != PACKAGE:
+        if not _followed(base, module):
             return
         for alias in node.names:
             inner = f"{base}.{alias.name}"
@@ -177,29 +177,37 @@ def _note_import(node: ast.AST, found: _Module, module: str, is_package: bool) -
             )
 
 
+def _followed(imported: str, module: str) -> bool:
+    """Whether `module`'s import counts: from here, or from the package that `module` itself belongs to."""
+    return imported.split(".")[0] in (PACKAGE, module.split(".")[0])
+
+
 @cache
 def _file(module: str) -> Path | None:
-    parts = module.split(".")
-    if parts[0] == SCRIPTS and len(parts) == 2:
-        path = ROOT.parent / SCRIPTS / f"{parts[1]}.py"
-        return path if path.is_file() else None
-    if parts[0] != PACKAGE:
+    top, *rest = module.split(".")
+    if (home := _home(top)) is None:
         return None
-    base = ROOT.joinpath(*parts[1:])
-    for path in (
-        base.with_suffix(".py") if len(parts) > 1 else ROOT / "__init__.py",
-        base / "__init__.py",
-    ):
-        if path.is_file():
-            return path
-    return None
+    if home.is_file():  # a package of one file
+        return None if rest else home
+    base = home.joinpath(*rest)
+    candidates = [base / "__init__.py", *([base.with_suffix(".py")] if rest else [])]
+    return next(filter(Path.is_file, candidates), None)
+
+
+def _home(top: str) -> Path | None:
+    """Folder (or only file) of a package, found without importing it."""
+    if top in (PACKAGE, SCRIPTS):
+        return ROOT if top == PACKAGE else ROOT.parent / SCRIPTS
+    spec = find_spec(top)
+    if spec is None:
+        return None
+    folders = spec.submodule_search_locations
+    return Path(folders[0] if folders else spec.origin or "")
 
 
 def _left_out(module: str) -> bool:
     parts = module.split(".")
-    return parts[0] not in (PACKAGE, SCRIPTS) or (
-        parts[0] == PACKAGE and len(parts) > 1 and parts[1] in LEFT_OUT
-    )
+    return parts[0] == PACKAGE and len(parts) > 1 and parts[1] in LEFT_OUT
 
 
 def _is_docstring(node: ast.AST) -> bool:

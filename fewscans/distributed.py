@@ -57,10 +57,12 @@ class Ranks:
         return batch[self.rank * each : (self.rank + 1) * each]
 
     def gather(self, x: Tensor) -> Tensor:
-        """Rows of all ranks [size * B, ...], float32 or wider; gradients flow back to whose rows they are."""
+        """Rows of all ranks [size * B, ...], floats as float32 or wider; gradients flow back to whose rows they are."""
         if self.size == 1:
             return x
-        return _Gather.apply(x.to(torch.promote_types(x.dtype, torch.float32)), self.rank)  # type: ignore[no-any-return, no-untyped-call]
+        if x.is_floating_point():
+            x = x.to(torch.promote_types(x.dtype, torch.float32))
+        return _Gather.apply(x, self.rank)  # type: ignore[no-any-return, no-untyped-call]
 
     def average(self, module: nn.Module, loss: Tensor) -> Tensor:
         """Replace gradients by their mean over ranks; the mean of the detached `loss`."""

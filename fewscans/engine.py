@@ -19,7 +19,9 @@ from torch import Tensor
 from fewscans import keyed, optim
 from fewscans.batchnorm import make_global
 from fewscans.distributed import ALONE, Ranks
-from fewscans.methods.base import Batch, Method
+from fewscans.known import Known
+from fewscans.methods.base import Method
+from fewscans.methods.batch import Batch, Scans
 from fewscans.progress import Progress
 from fewscans.resident import Resident
 
@@ -64,6 +66,8 @@ class Training:
         On its device.
     resident
         The scans, on the same device.
+    known
+        What is known of the scans beside their pixels, for methods that ask.
     save
         Called with the state when a checkpoint is due.
     checkpoint_s
@@ -80,6 +84,7 @@ class Training:
         resident: Resident,
         schedule: Schedule,
         *,
+        known: Known | None = None,
         save: Callable[[dict[str, Any]], None] = lambda state: None,
         checkpoint_s: float = float("inf"),
         should_stop: Callable[[], bool] = lambda: False,
@@ -91,6 +96,7 @@ class Training:
             make_global(method)
             method.gather = ranks.gather
         self.method, self.resident, self.schedule = method, resident, schedule
+        self.scans = Scans(resident.keys, resident.batch, known or Known.nothing(len(resident)))
         self.save, self.checkpoint_s, self.should_stop, self.label = (
             save,
             checkpoint_s,
@@ -167,9 +173,7 @@ class Training:
             self._order = keyed.permutation(self.schedule.seed_key, epoch, self.resident.keys)
         first = position * self.schedule.batch_size
         index = self.ranks.share(self._order[first : first + self.schedule.batch_size])
-        return Batch(
-            self.resident.batch(index), self.resident.keys[index], epoch, self.schedule.seed_key
-        )
+        return self.scans.batch(index, epoch, self.schedule.seed_key)
 
     def _one_step(self) -> tuple[Tensor, dict[str, Tensor]]:
         s = self.schedule

@@ -21,10 +21,9 @@ def write_pictures(folder: Path, method: Method, resident: Resident, seed_key: i
     index = keyed.permutation(seed_key, 0, resident.keys)[:N_SHOWN]
     scans = np.array([resident.scans[i] for i in index])
     x, keys = resident.batch(index), resident.keys[index]
+    n_views = method.settings.views
     # A method with one view shows those of two epochs.
-    places = (
-        [(0, view) for view in range(method.n_views)] if method.n_views > 1 else [(0, 0), (1, 0)]
-    )
+    places = [(0, view) for view in range(n_views)] if n_views > 1 else [(0, 0), (1, 0)]
     views = [
         Batch(x, keys, epoch, seed_key).augmented(view, method.policy) for epoch, view in places
     ]

@@ -15,6 +15,7 @@ from fewscans.checkpoint import Checkpoint
 from fewscans.config.stages import PretrainParams
 from fewscans.distributed import join
 from fewscans.files import Cache, write_json
+from fewscans.known import read_known
 from fewscans.lease import LeaseLostError, lease
 from fewscans.ranks import Place
 from fewscans.store import Store
@@ -37,6 +38,7 @@ def pretrain(
     cache: Path,
     checkpoints: Path,
     place: Place | None = None,
+    labels: Mapping[str, Path] | None = None,
 ) -> dict[str, Any]:
     """Write the encoder's files to the folder `out`; facts for the side-car.
 
@@ -53,6 +55,8 @@ def pretrain(
         Finished encoders by digest, and state of unfinished ones.
     place
         Which of the processes this one is (`ranks` in the settings).
+    labels
+        Data set -> its ``labels.parquet``; read only where the method asks for what stands there.
 
     Raises
     ------
@@ -64,8 +68,11 @@ def pretrain(
     device = optim.set_up(params.compute)
     sources, resident = read_scans(params, store, folds, pools, device)
     kept = Cache(cache)
+    known = None
+    if wants := params.settings.wants():
+        known = read_known(wants, resident.scans, sources.labelled, labels or {}, params.dataset)
     with join(place, device) as ranks:
-        job = Job(params, sources, resident, device, ranks)
+        job = Job(params, sources, resident, device, ranks, known)
         job.check_ranks()
         if not ranks.leads:
             _follow(job, job.checkpoint(checkpoints))

@@ -32,6 +32,7 @@ from fewscans.digest import code_digest
 from fewscans.distributed import ALONE, Ranks
 from fewscans.errors import UserError
 from fewscans.files import Cache, digest, write_json
+from fewscans.known import Known
 from fewscans.methods.base import Method
 from fewscans.pictures import RECONSTRUCTIONS, VIEWS, write_pictures
 from fewscans.progress import duration
@@ -48,6 +49,8 @@ KEPT = (WEIGHTS, HISTORY, VIEWS, RECONSTRUCTIONS)
 COLLAPSED_SPREAD, COLLAPSED_RANK = 1e-3, 1.5
 # Flag of weights that were trained on several models of CPU or GPU.
 ELSEWHERE = "resumed-elsewhere"
+# Flag of weights that were trained with all labels of the training fold, whatever the budget of a row.
+SAW_LABELS = "pretrained-with-labels"
 
 
 class Job:
@@ -60,8 +63,9 @@ class Job:
         resident: Resident,
         device: torch.device,
         ranks: Ranks = ALONE,
+        known: Known | None = None,
     ) -> None:
-        self.ranks = ranks
+        self.ranks, self.known = ranks, known
         self.params, self.sources, self.resident, self.device = params, sources, resident, device
         self.settings: Any = params.settings
         self.kind = methods.load(self.settings.method)
@@ -118,7 +122,8 @@ class Job:
             "scans": sorted(self.resident.identity()), "settings": self.resolved, "seed_key": self.seed_key,
             **p.recipe.shape.facts(), "threads": p.compute.threads,
             "device": self.device.type, "precision": self.schedule.precision, "versions": versions(),
-            "code": code_digest("fewscans.pretrain", methods=[self.settings.method]),
+            "code": code_digest("fewscans.pretrain", methods=[self.settings.module]),
+            "known": self.known.identity() if self.known is not None else None,
         }  # fmt: skip
 
     def check_ranks(self) -> None:
@@ -232,6 +237,7 @@ class Job:
             self.method,
             self.resident,
             schedule,
+            known=self.known,
             save=save,
             checkpoint_s=self.settings.checkpoint_minutes * 60,
             should_stop=life.should_stop,
@@ -250,6 +256,8 @@ class Job:
     ) -> dict[str, Any]:
         last = training.history[-1]
         flags = ["lr-halved"] if halved else []
+        if "target" in self.settings.wants():
+            flags.append(SAW_LABELS)
         if last["embedding_std"] < COLLAPSED_SPREAD or last["effective_rank"] < COLLAPSED_RANK:
             log.warning(
                 "%s: collapsed: embeddings hardly differ (spread %.3f, effective rank %.1f)",

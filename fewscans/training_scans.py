@@ -21,10 +21,14 @@ log = logging.getLogger("fewscans")
 
 @dataclass(frozen=True)
 class Sources:
-    """Scans that an encoder may learn from, in order of their keys, and groups that it may not see."""
+    """Scans that an encoder may learn from, in order of their keys, and groups that it may not see.
+
+    `labelled` are those of the training fold: no others' labels may be seen.
+    """
 
     scans: list[str]
     excluded_groups: list[str]
+    labelled: frozenset[str]
 
 
 def open_pools(given: Sequence[str], place: Callable[[str], Path] = Path) -> dict[str, Store]:
@@ -35,13 +39,18 @@ def open_pools(given: Sequence[str], place: Callable[[str], Path] = Path) -> dic
     UserError
         Not so written, or no store.
     """
-    problems = Problems("--pool")
+    return {name: Store.open(place(str(folder))) for name, folder in pairs("--pool", given).items()}
+
+
+def pairs(flag: str, given: Sequence[str]) -> dict[str, Path]:
+    """Path by name of ``flag NAME=PATH ...``; a UserError where it is not so written."""
+    problems = Problems(flag)
     parts = [pair.partition("=") for pair in given]
     for pair, part in zip(given, parts, strict=True):
         if not all(part):
-            problems.add(pair, "write NAME=STORE")
+            problems.add(pair, "write NAME=PATH")
     problems.raise_if_any()
-    return {name: Store.open(place(folder)) for name, _, folder in parts}
+    return {name: Path(path) for name, _, path in parts}
 
 
 def read_scans(
@@ -118,7 +127,8 @@ def choose_scans(folds: pd.DataFrame, params: PretrainParams, stored: list[Store
         raise UserError(
             f"fold {params.fold}: {len(there)} training scans; pretraining needs at least 2."
         )
-    return Sources(there, sorted(excluded))
+    labelled = frozenset(chosen.loc[chosen["role"] == "train", "scan"])
+    return Sources(there, sorted(excluded), labelled)
 
 
 def load_scans(scans: list[str], stores: list[Store], device: torch.device) -> Resident:

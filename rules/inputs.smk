@@ -117,6 +117,18 @@ def pool_labels(wildcards):
 
 # -- pretrain --------------------------------------------------------------------------------------
 
+
+def pretrain_sources(wildcards):
+    """The data set and its pools, whose tables a method needs that asks whose scans they are."""
+    if not PLAN.encoders[wildcards.encoder].settings.wants():
+        return []
+    return [wildcards.dataset, *dataset_settings(wildcards.dataset).pools]
+
+
+def pretrain_labels(wildcards):
+    return [PATHS.dataset(name, "labels.parquet") for name in pretrain_sources(wildcards)]
+
+
 PRETRAINED = [name for name, encoder in PLAN.encoders.items() if encoder.pretrained]
 # Those that several processes make; a rule of their own asks for them.
 SHARED = [name for name in PRETRAINED if PLAN.encoders[name].settings.ranks > 1]
@@ -239,7 +251,7 @@ def tune_code(wildcards):
     encoder = PLAN.encoders[wildcards.encoder]
     return code_digest(
         "scripts.tune",
-        methods=[encoder.method],
+        methods=[encoder.settings.module],
         protocols=[arm_of(PLAN, wildcards.encoder).protocol],
     )
 

@@ -8,6 +8,7 @@ rule pretrain:
         folds=f"{W}/{{dataset}}/folds.parquet",
         pools=lambda w: [store(pool, w.recipe) for pool in dataset_settings(w.dataset).pools],
         tuned=tuned_values,
+        labels=pretrain_labels,
     output:
         weights=f"{W}/encoders/{{encoder}}/{{recipe}}/{{dataset}}/{{fold}}/{{seed}}/encoder.safetensors",
         meta=f"{W}/encoders/{{encoder}}/{{recipe}}/{{dataset}}/{{fold}}/{{seed}}/encoder.json",
@@ -28,7 +29,7 @@ rule pretrain:
         **cost("pretrain"),
     params:
         cfg=lambda w: training_settings(pretrain_params, w),
-        code=lambda w: code_digest("scripts.pretrain", methods=[PLAN.encoders[w.encoder].method]),
+        code=lambda w: code_digest("scripts.pretrain", methods=[PLAN.encoders[w.encoder].settings.module]),
         store=lambda w: str(Path(store(w.dataset, w.recipe)).parent),
         pools=lambda w: flag(
             "--pool",
@@ -36,10 +37,11 @@ rule pretrain:
             [Path(store(pool, w.recipe)).parent for pool in dataset_settings(w.dataset).pools],
         ),
         tuned=lambda w, input: ["--tuned", *input.tuned] if input.get("tuned") else [],
+        labels=lambda w, input: flag("--labels", pretrain_sources(w), input.get("labels", [])),
         out=lambda w, output: str(Path(output.meta).parent),
     shell:
         'python "$SCRIPTS/pretrain.py" --params {params.cfg:q} --store {params.store:q} --folds {input.folds:q}'
-        " {params.pools:q} {params.tuned:q} --out {params.out:q}"
+        " {params.pools:q} {params.labels:q} {params.tuned:q} --out {params.out:q}"
         f" --cache {shlex.quote(W)}/cache --checkpoints {shlex.quote(W)}/checkpoints &> {{log:q}}"
 
 

@@ -29,6 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="NAME=STORE",
         help="stores whose scans join (role pool)",
     )
+    made.add_argument(
+        "--labels",
+        nargs="*",
+        default=[],
+        metavar="NAME=FILE",
+        help="labels.parquet of the data set and its pools, for methods that ask whose scans they are",
+    )
     made.add_argument("--tuned", type=Path, help="best.json of a search: its values replace those")
     made.add_argument("--out", type=Path, required=True, help="folder of the encoder")
     made.add_argument("--cache", type=Path, required=True, help="finished work by digest")
@@ -75,7 +82,7 @@ def train(
     from fewscans.cluster.scratch import near
     from fewscans.pretrain import pretrain
     from fewscans.store import Store
-    from fewscans.training_scans import open_pools
+    from fewscans.training_scans import open_pools, pairs
 
     pools = open_pools(arguments.pool, near)
     return pretrain(
@@ -87,6 +94,7 @@ def train(
         arguments.cache,
         arguments.checkpoints,
         place,
+        pairs("--labels", arguments.labels),
     )
 
 

@@ -11,7 +11,7 @@ FILES = {
     "train.py": """
         from fewscans import tools
         from fewscans.parts import make as build
-        from fewscans.methods import METHODS
+        from fewscans.protocols import PROTOCOLS
         LR = 0.1
         UNUSED = 1
         def run(n):
@@ -28,7 +28,7 @@ FILES = {
         """,
     "parts/__init__.py": "from fewscans.parts.inner import make\n",
     "parts/inner.py": "def make(n):\n    return n\n",
-    "methods/__init__.py": "METHODS = {'a': 'fewscans.methods.a'}\n",
+    "protocols/__init__.py": "PROTOCOLS = {'a': 'fewscans.protocols.a'}\n",
     "methods/a.py": "def loss():\n    return 1\n",
     "methods/b.py": "def loss():\n    return 2\n",
     "config.py": "X = 1\n",
@@ -50,7 +50,7 @@ def package(tmp_path, monkeypatch):
         under_test._facts.cache_clear()
         under_test._file.cache_clear()
         under_test._digest.cache_clear()
-        return under_test.code_digest("fewscans.train", methods=["a"])
+        return under_test.code_digest("fewscans.train", methods=["fewscans.methods.a"])
 
     yield write
     under_test._parse.cache_clear()
@@ -65,11 +65,11 @@ def package(tmp_path, monkeypatch):
         ("train.py", "'''Docs.'''", "'''Other words.'''"),
         ("train.py", "def run(n):", "# a comment\n        def run( n ):"),
         ("tools.py", "return x\n", "return x + 5\n"),
-        ("methods/__init__.py", "{'a'", "{'b': 'fewscans.methods.b', 'a'"),
+        ("protocols/__init__.py", "{'a'", "{'b': 'fewscans.protocols.b', 'a'"),
         ("methods/b.py", "return 2", "return 3"),
         ("config.py", "X = 1", "X = 2"),
     ],
-    ids=["docstring", "layout", "unused function", "new method", "other method", "settings"],
+    ids=["docstring", "layout", "unused function", "new protocol", "other method", "settings"],
 )
 def test_what_has_no_effect_changes_nothing(package, file, old, new):
     before = package()
@@ -107,3 +107,36 @@ def test_every_stage_of_the_package_has_a_digest():
     ]
     found = [under_test.code_digest(f"scripts.{stage}") for stage in stages]
     assert len(set(found)) == len(stages)
+
+
+def test_a_method_of_another_package_is_followed_there_and_not_beyond(
+    package, tmp_path, monkeypatch
+):
+    other = tmp_path / "other"
+    (other / "fs_toy").mkdir(parents=True)
+    monkeypatch.syspath_prepend(other)
+    package()
+
+    def digest(helper="return 1", stranger="return 2"):
+        (other / "fs_toy/__init__.py").write_text("")
+        (other / "fs_toy/method.py").write_text(
+            "import numpy\nfrom fs_toy.inner import helper\nfrom fewscans.tools import step\n"
+            "def loss():\n    return helper(step(numpy.ones(2)))\n"
+        )
+        (other / "fs_toy/inner.py").write_text(
+            f"def helper():\n    {helper}\ndef stranger():\n    {stranger}\n"
+        )
+        for known in (under_test._parse, under_test._facts, under_test._file, under_test._digest):
+            known.cache_clear()
+        return under_test.code_digest("fewscans.train", methods=["fs_toy.method"])
+
+    before = digest()
+    assert digest(stranger="return 3") == before
+    assert digest(helper="return 3") != before
+    assert before != under_test.code_digest("fewscans.train", methods=[""])
+
+
+def test_a_module_that_is_not_there_is_said(package):
+    package()
+    with pytest.raises(ValueError, match="no module fs_nowhere"):
+        under_test.code_digest("fewscans.train", methods=["fs_nowhere.method"])

@@ -57,6 +57,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "store",
         "split",
         "phantom",
+        "known",
         "labelled",
         "predictions",
         "protocols.task",

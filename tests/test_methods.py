@@ -12,21 +12,24 @@ import torch
 from engine_factory import make_params, make_store
 
 from fewscans import engine, methods, networks, optim
-from fewscans.config.encoders import ENCODERS, PretrainSettings
+from fewscans.config.encoders import ENCODERS, METHODS
 from fewscans.errors import UserError
-from fewscans.methods.base import Batch
+from fewscans.methods.base import Batch, Method
 from fewscans.resident import Resident
 from fewscans.shape import Shape
 
 SIZE, N = 32, 16
-JOINT = ("barlow", "byol", "mocov3", "simclr", "simsiam", "vicreg")
-MASKED = [
-    ("mae", "test_vit"),
-    ("simmim", "test_resnet"),
-    ("simmim", "test_vit"),
+# Every method of the registry, with every kind of network that it can train.
+KINDS = {
+    "any": ("test_resnet", "test_vit"),
+    "vit": ("test_vit",),
+    "convolutional": ("test_resnet",),
+}
+CASES = [
+    *((name, net) for name, model in sorted(METHODS.items()) for net in KINDS[model.networks]),
     ("simmim", "test_convnext"),
 ]
-CASES = [*((name, backbone) for name in JOINT for backbone in ("test_resnet", "test_vit")), *MASKED]
+MASKED = [case for case in CASES if "mask_ratio" in METHODS[case[0]].model_fields]
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +54,10 @@ def batch(resident: Resident, *, epoch: int = 0, index=range(N), channels: int =
 
 
 def test_registry_is_the_config():
-    settings = {name for name, model in ENCODERS.items() if issubclass(model, PretrainSettings)}
-    assert settings == set(methods.METHODS)
-    assert {name for name, _ in CASES} == set(methods.METHODS)
-    assert list(methods.METHODS) == sorted(methods.METHODS)
+    assert {name for name, model in ENCODERS.items() if model.source == "pretrain"} == set(METHODS)
+    for name, model in METHODS.items():
+        assert (name, model.name()) == (model.model_validate({}).method, name)
+        assert issubclass(methods.load(name), Method)
 
 
 def test_registry_imports_no_torch():
@@ -147,7 +150,7 @@ def test_pictures_show_what_was_masked(resident, name, backbone):
     method.eval()
     with torch.no_grad():
         made = method.pictures(batch(resident))
-    if name in JOINT:
+    if type(method).pictures is Method.pictures:
         assert made is None
         return
     assert all(

@@ -242,4 +242,4 @@ def test_script_tells_mistakes_in_words(place, capsys):
     assert json.loads((place.folder / "side.json").read_text())["digest"]
     arguments.insert(arguments.index("--pool") + 1, "nonsense")
     assert main(arguments) == 2
-    assert "write NAME=STORE" in capsys.readouterr().err
+    assert "write NAME=PATH" in capsys.readouterr().err

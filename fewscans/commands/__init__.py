@@ -10,5 +10,6 @@ COMMANDS: dict[str, str] = {
     "calibrate": "calibrate",
     "tune-status": "tune_status",
     "fetch": "fetch",
+    "methods": "methods",
     "doctor": "doctor",
 }

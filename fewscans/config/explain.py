@@ -8,7 +8,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from fewscans.config.encoders import ENCODERS
+from fewscans.config.encoders import ENCODERS, FAULTY
 from fewscans.errors import did_you_mean
 
 # pydantic's error types, in our words; {..} are entries of the error's context.
@@ -49,7 +49,7 @@ def explain(item: Any, root: type[BaseModel]) -> tuple[str, str]:
         return place, "is missing. Add it."
     if kind == "union_tag_invalid":
         tag = context["tag"]
-        return f"{place}.method", f"'{tag}' is not a method.{did_you_mean(tag, ENCODERS)}"
+        return f"{place}.method", not_a_method(tag)
     if kind == "union_tag_not_found":
         methods = ", ".join(sorted(ENCODERS))
         return f"{place}.method", f"is missing: which method makes this encoder? Known: {methods}"
@@ -76,6 +76,13 @@ def explain(item: Any, root: type[BaseModel]) -> tuple[str, str]:
     if kind in TYPES:
         return place, f"must be {TYPES[kind]} (given: {given!r})"
     return place, f"{item['msg'][0].lower()}{item['msg'][1:]} (given: {given!r})"
+
+
+def not_a_method(name: str) -> str:
+    """Why no encoder can have the method `name`."""
+    if name in FAULTY:
+        return f"'{name}' cannot be used. {FAULTY[name]}"
+    return f"'{name}' is not a method.{did_you_mean(name, ENCODERS)}"
 
 
 def number(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from fewscans.config.encoders import ENCODERS
-from fewscans.config.explain import explain
+from fewscans.config.explain import explain, not_a_method
 from fewscans.config.models import AblationSettings, Config, DatasetSettings
 from fewscans.config.tune import check_tune
 from fewscans.errors import Problems, UserError, did_you_mean
@@ -133,10 +133,10 @@ def _check_references(config: Config, raw: Mapping[str, Any], problems: Problems
         if name in ENCODERS and name != encoder.method:
             message = f"'{name}' is the name of another method. Choose another name."
             problems.add(f"encoders.{name}", message)
-        if encoder.method == "mae" and not looks_like_vit(encoder.backbone):
+        if encoder.networks == "vit" and not looks_like_vit(encoder.backbone):
             problems.add(
                 f"encoders.{name}.backbone",
-                f"mae needs a plain ViT; '{encoder.backbone}' is none. Take vit_tiny_patch16_224, or"
+                f"{encoder.method} needs a plain ViT; '{encoder.backbone}' is none. Take vit_tiny_patch16_224, or"
                 " method: simmim.",
             )
     for name, ablation in config.ablations.items():
@@ -205,9 +205,7 @@ def _check_axis(
     if axis == "method":
         for value in values:
             if value not in ENCODERS:
-                problems.add(
-                    place, f"'{value}' is not a method.{did_you_mean(str(value), ENCODERS)}"
-                )
+                problems.add(place, not_a_method(str(value)))
         return
     known = [*type(base).model_fields, *type(recipe).model_fields]
     if axis not in known:

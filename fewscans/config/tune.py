@@ -87,7 +87,7 @@ def check_tune(config: Any, problems: Problems) -> None:
         elif name in TUNABLE_BASELINES and name not in config.baselines:
             problems.add(place, f"'{name}' is not among the baselines. Add it there.")
         else:
-            settings = config.encoders.get(name) or ENCODERS[name]()
+            settings = config.encoders.get(name) or ENCODERS[name].model_validate({})
             for key, message in _faults(config, settings, arm):
                 problems.add(".".join(filter(None, [place, key])), message)
     baseline = config.compare.baseline
@@ -112,6 +112,11 @@ def _faults(config: Any, settings: Any, arm: TunedArm) -> Iterator[tuple[str, st
         yield "protocol", f"{settings.method} has no protocol '{arm.protocol}'. It has: {legal}."
     if getattr(settings, "transductive", False):
         yield "", "is transductive: it sees test scans, and a search never does. Leave it out."
+    if settings.wants():
+        yield (
+            "",
+            f"needs to know {' and '.join(settings.wants())} of scans, which trials are not told. Leave it out.",
+        )
     if getattr(settings, "ranks", 1) > 1:
         yield "", "trains on several GPUs; a trial is one process. Tune it with `ranks: 1`."
     if not arm.encoder and not arm.protocol_settings:

@@ -1,6 +1,7 @@
-"""Self-supervised methods by name. No torch here: a method's module is imported when it is asked for.
+"""Self-supervised methods: one file each, imported when it is asked for; no torch here.
 
-To add one: a file here, its settings in `fewscans.config.encoders`, a line in `METHODS`.
+To add one here: a file, its settings in `fewscans.config.encoders`, and a line in the registry there. To add one from
+another package: `fewscans.config.encoders.outside`.
 """
 
 from __future__ import annotations
@@ -8,21 +9,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from fewscans.config.encoders import METHODS
+
 if TYPE_CHECKING:
     from fewscans.methods.base import Method
-
-METHODS: dict[str, str] = {
-    "barlow": "fewscans.methods.barlow",
-    "byol": "fewscans.methods.byol",
-    "mae": "fewscans.methods.mae",
-    "mocov3": "fewscans.methods.mocov3",
-    "simclr": "fewscans.methods.simclr",
-    "simmim": "fewscans.methods.simmim",
-    "simsiam": "fewscans.methods.simsiam",
-    "vicreg": "fewscans.methods.vicreg",
-}
 
 
 def load(name: str) -> type[Method]:
     """Class of the method `name`; each module calls its own ``METHOD``."""
-    return importlib.import_module(METHODS[name]).METHOD
+    return importlib.import_module(METHODS[name].module).METHOD

@@ -22,7 +22,6 @@ class BarlowTwins(Method):
     """The cross-correlation of two views' projections is driven to the identity."""
 
     policy_kind: ClassVar[augment.Kind] = "ssl"
-    n_views: ClassVar[int] = 2
     base_lr: ClassVar[float] = 2e-3
     weight_decay: ClassVar[float] = 1e-4
 

@@ -9,7 +9,6 @@ Legend: B batch, C channels, S axes of space (H W or D H W), N patches, P number
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,28 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fewscans import augment, keyed
+from fewscans import augment
+from fewscans.methods.batch import Batch
 from fewscans.shape import Shape
 
-
-@dataclass(frozen=True)
-class Batch:
-    """Scans x [B, C, *S] of one step, and random numbers keyed by (seed, epoch, scan, view)."""
-
-    x: Tensor
-    keys: NDArray[np.uint64]
-    epoch: int
-    seed_key: int
-
-    def augmented(self, view: int, policy: augment.Policy) -> Tensor:
-        """View `view` of the scans: [B, C, *S]."""
-        return augment.apply(
-            self.x, self.keys, seed_key=self.seed_key, epoch=self.epoch, view=view, policy=policy
-        )
-
-    def random(self, n: int, view: int = 0) -> NDArray[np.float64]:
-        """Numbers [B, n] in [0, 1) for the method's own use; not those of the augmentation."""
-        return keyed.uniform(keyed.key_of("method", self.seed_key), self.epoch, self.keys, view, n)
+__all__ = ["Batch", "Method", "draw_masked", "n_masked_of", "patchify", "unpatchify"]
 
 
 class Method(nn.Module):
@@ -46,8 +28,6 @@ class Method(nn.Module):
 
     policy_kind: ClassVar[augment.Kind] = "ssl"
     """Augmentation; its dial is `settings.strength`."""
-    n_views: ClassVar[int] = 1
-    """Views of a scan in a step."""
     base_lr: ClassVar[float]
     """Peak learning rate at a batch of 256, for AdamW."""
     weight_decay: ClassVar[float]

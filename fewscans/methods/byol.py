@@ -23,7 +23,6 @@ class BYOL(Method):
     """The online network's prediction from one view matches the target network's projection of the other."""
 
     policy_kind: ClassVar[augment.Kind] = "ssl"
-    n_views: ClassVar[int] = 2
     base_lr: ClassVar[float] = 2e-3
     weight_decay: ClassVar[float] = 1e-4
     paper_momentum: ClassVar[float] = 0.996

@@ -23,7 +23,6 @@ class MoCoV3(Method):
     """A query of one view finds the key of the other among the keys of the batch."""
 
     policy_kind: ClassVar[augment.Kind] = "ssl"
-    n_views: ClassVar[int] = 2
     base_lr: ClassVar[float] = 2e-3
     weight_decay: ClassVar[float] = 1e-4
     paper_momentum: ClassVar[float] = 0.99

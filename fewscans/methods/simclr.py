@@ -21,7 +21,6 @@ class SimCLR(Method):
     """Two views of a scan attract, the views of all other scans of the batch repel."""
 
     policy_kind: ClassVar[augment.Kind] = "ssl"
-    n_views: ClassVar[int] = 2
     # The paper's LARS serves batches of thousands. For AdamW, of 1e-3, 2e-3 and 4e-3 this had the lowest
     # loss after 180 steps on CT slices at 48 pixels (a choice that takes no label).
     base_lr: ClassVar[float] = 4e-3

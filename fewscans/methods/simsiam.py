@@ -22,7 +22,6 @@ class SimSiam(Method):
     """The prediction from one view matches the projection of the other, which gets no gradient."""
 
     policy_kind: ClassVar[augment.Kind] = "ssl"
-    n_views: ClassVar[int] = 2
     base_lr: ClassVar[float] = 2e-3
     weight_decay: ClassVar[float] = 1e-4
 

@@ -22,7 +22,6 @@ class VICReg(Method):
     """Invariance between two views; variance and covariance within each keep the embedding from collapsing."""
 
     policy_kind: ClassVar[augment.Kind] = "ssl"
-    n_views: ClassVar[int] = 2
     base_lr: ClassVar[float] = 2e-3
     weight_decay: ClassVar[float] = 1e-4
 

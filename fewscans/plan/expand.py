@@ -28,7 +28,7 @@ def expand(config: Config) -> Plan:
 
 
 def _title(name: str, settings: EncoderSettings) -> str:
-    return TITLES[name] if name == settings.method else name  # type: ignore[attr-defined]
+    return TITLES[name] if name == settings.method else name
 
 
 def _expand_ablation(plan: Plan, name: str, ablation: Any) -> None:
@@ -69,7 +69,7 @@ def _place_encoder(
             for key, value in values.items()
             if key in SHARED and key in ENCODERS[method].model_fields
         }
-        if "mae" in (method, values["method"]):  # the one cannot have the other's network
+        if ENCODERS[method].networks != base.networks:  # the one may not have the other's network
             shared.pop("backbone", None)
         values = {**shared, "method": method}
     changed = ENCODERS[values["method"]].model_validate({**values, **changes})
@@ -100,7 +100,9 @@ def _add_baselines(plan: Plan) -> None:
     front: list[tuple[str, str]] = []
     for method in plan.config.baselines:
         if method == "majority":
-            plan.encoders["majority"] = Encoder("majority", ENCODERS[method](), TITLES[method])
+            plan.encoders["majority"] = Encoder(
+                "majority", ENCODERS[method].model_validate({}), TITLES[method]
+            )
             front.append(("majority", next(iter(plan.recipes))))
             continue
         for backbone, patch, recipe in used:

@@ -43,7 +43,7 @@ class Encoder:
     @property
     def method(self) -> str:
         """Name in the registry."""
-        return self.settings.method  # type: ignore[attr-defined]
+        return self.settings.method
 
     @property
     def pretrained(self) -> bool:

@@ -58,7 +58,7 @@ def identity(params: TuneParams, data: Data) -> str:
             "code": code_digest(
                 "fewscans.tune.trial",
                 "fewscans.tune.journal",
-                methods=[params.settings.method],
+                methods=[params.settings.module],
                 protocols=[params.arm.protocol],
             ),
             "versions": {name: version(name) for name in ("torch", "timm", "numpy", "optuna")},

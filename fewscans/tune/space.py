@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
+from fewscans.config.encoders import PretrainSettings
 from fewscans.config.models import ProtocolSettings
 from fewscans.config.stages import FinetuneParams, PretrainParams, TuneParams
 from fewscans.config.tune import Span
@@ -55,9 +56,9 @@ def most_steps(params: TuneParams, epoch_steps: Any) -> int:
     """
     ends = {name: _values(span) for name, span, _ in spans(params)}
     steps = 0
-    if params.settings.source == "pretrain":
-        epochs = max(ends.get("encoder.epochs", [params.settings.epochs]))  # type: ignore[union-attr]
-        batch = min(ends.get("encoder.batch_size", [params.settings.batch_size]))  # type: ignore[union-attr]
+    if isinstance(params.settings, PretrainSettings):
+        epochs = max(ends.get("encoder.epochs", [params.settings.epochs]))
+        batch = min(ends.get("encoder.batch_size", [params.settings.batch_size]))
         steps += int(epochs) * epoch_steps(int(batch))
     if params.arm.protocol == "finetune":
         steps += int(max(ends.get("protocol.steps", [params.protocol_settings.finetune.steps])))

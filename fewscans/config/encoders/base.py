@@ -1,0 +1,85 @@
+"""What all encoders have in their settings, and what all that are pretrained have besides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from fewscans.config.base import Fraction, Settings
+
+
+class EncoderSettings(Settings):
+    """What every encoder has."""
+
+    if TYPE_CHECKING:
+        method: str  # each class has its own, as a Literal
+
+    backbone: str = "resnet18"
+    """timm model name (ResNet, VGG, ViT and others)."""
+    patch_size: int | None = Field(default=None, ge=2, le=64)
+    """Side of a ViT's patch in pixels; without it about size / 8, at least 4 and at most the model's own, so that
+    small images have patches enough. Not used by other networks."""
+
+    # Legal protocols; a product drops the others, a user who names one is told.
+    protocols: ClassVar[tuple[str, ...]] = ("linear", "knn", "finetune")
+    # Which networks it can train: any, plain vision transformers, or those that have feature maps of several sizes.
+    networks: ClassVar[Literal["any", "vit", "convolutional"]] = "any"
+    # Which stage makes the weights: none, weights (hub or file), pretrain.
+    source: ClassVar[str] = "none"
+    # Which module trains it, by its class ``METHOD`` (a `fewscans.methods.base.Method`); imported when it is asked for.
+    module: ClassVar[str] = ""
+    # What tables and figures call it.
+    title: ClassVar[str]
+
+    @classmethod
+    def name(cls) -> str:
+        """What a config calls the method."""
+        return str(cls.model_fields["method"].default)
+
+    def wants(self) -> tuple[str, ...]:
+        """What the method has to know of scans beside their pixels: of ``patient``, ``target``."""
+        return ()
+
+
+class PretrainSettings(EncoderSettings):
+    """What every self-supervised method has. `None` = derived from the data, written out beside the result."""
+
+    source: ClassVar[str] = "pretrain"
+    # Images that a step makes of one scan.
+    views: ClassVar[int] = 1
+
+    epochs: int = Field(default=100, ge=1, le=100_000)
+    """Passes over the training scans; pretraining always keeps its last epoch."""
+    batch_size: int = Field(default=128, ge=2, le=65_536)
+    """Scans in a step (views come on top), about: an epoch is cut into equal batches of nearly this size."""
+    lr: float | None = Field(default=None, gt=0, le=100)
+    """Peak learning rate; without it `base_lr * batch_size / 256` of the method."""
+    weight_decay: float | None = Field(default=None, ge=0, le=10)
+    """Of weights, not of biases and norms; without it the method's own."""
+    warmup: Fraction = 0.1
+    """Share of the steps in which the learning rate rises linearly; then a cosine to zero."""
+    clip_grad_norm: float | None = Field(default=None, gt=0)
+    """Largest gradient norm."""
+    strength: float = Field(default=1.0, ge=0, le=2)
+    """Dial of the augmentation: 0 = crops and flips alone are left, 1 = the policy as it is."""
+    transductive: bool = False
+    """Pretrain on the scans of the test fold too (never their labels); said in every table."""
+    checkpoint_minutes: float = Field(default=5.0, gt=0)
+    """Interval of checkpoints; not part of the result."""
+    ranks: int = Field(default=1, ge=1, le=1024)
+    """Processes that share a pretraining, one per GPU, on one node or several; the batch is divided among them. Other
+    numbers round differently, so it belongs to the result."""
+
+    @field_validator("ranks")
+    @classmethod
+    def _divides_the_batch(cls, ranks: int, info: ValidationInfo) -> int:
+        batch_size = info.data.get("batch_size", ranks)
+        if batch_size % ranks:
+            raise PydanticCustomError(
+                "ranks",
+                "must divide batch_size {batch_size}, as each process takes an equal part; {near} would do",
+                {"batch_size": batch_size, "near": f"batch_size {-(-batch_size // ranks) * ranks}"},
+            )
+        return ranks

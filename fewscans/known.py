@@ -1,0 +1,152 @@
+"""What is known of training scans beside their pixels: whose they are, where they lie, what they show.
+
+Read only where a method asks for it, so that a corrected label retrains no encoder that never saw one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fewscans.contracts import read_table
+from fewscans.errors import UserError
+
+Companion = Literal["patient", "neighbour"]
+
+
+@dataclass(frozen=True)
+class Known:
+    """Facts of N scans.
+
+    Attributes
+    ----------
+    patient
+        int64 [N]; equal numbers are one patient.
+    place
+        int64 [N]; a scan's position among its patient's, by natural order of the paths (slice 2 before slice 10).
+    target
+        int64 [N]; index into `classes`, -1 where there is no label that may be seen.
+    classes
+        Names of classes, sorted.
+    """
+
+    patient: NDArray[np.int64]
+    place: NDArray[np.int64]
+    target: NDArray[np.int64]
+    classes: tuple[str, ...] = ()
+
+    @classmethod
+    def nothing(cls, n: int) -> Known:
+        """Each scan a patient of its own, no labels."""
+        none = np.full(n, -1, dtype=np.int64)
+        return cls(np.arange(n, dtype=np.int64), np.zeros(n, dtype=np.int64), none)
+
+    def identity(self) -> dict[str, Any]:
+        """All of it, as JSON; rows are in the order of the scans."""
+        return {
+            "patient": self.patient.tolist(), "place": self.place.tolist(), "target": self.target.tolist(),
+            "classes": list(self.classes),
+        }  # fmt: skip
+
+    def companions(
+        self, rows: NDArray[np.int64], kind: Companion, u: NDArray[np.float64]
+    ) -> NDArray[np.int64]:
+        """Row [B] of another scan of the same patient for each of `rows` [B]; a scan without others is its own.
+
+        Parameters
+        ----------
+        kind
+            ``patient``: any other scan of the patient. ``neighbour``: the one before or after it.
+        u
+            Numbers [B] in [0, 1) that choose among them.
+        """
+        # Patients lie together, each in the order of places.
+        order = np.lexsort((self.place, self.patient))
+        first = np.searchsorted(self.patient[order], self.patient, side="left")
+        count = np.searchsorted(self.patient[order], self.patient, side="right") - first
+        position = np.empty(len(order), dtype=np.int64)
+        position[order] = np.arange(len(order))
+        position -= first
+        first, count, position = first[rows], count[rows], position[rows]
+        if kind == "patient":
+            chosen = np.floor(u * (count - 1)).astype(np.int64)
+            chosen += chosen >= position
+        else:
+            step = np.where(u < 0.5, -1, 1)
+            outside = (position + step < 0) | (position + step >= count)
+            chosen = position + np.where(outside, -step, step)
+        return np.where(count > 1, order[first + np.where(count > 1, chosen, 0)], rows)
+
+
+def read_known(
+    wants: Collection[str],
+    scans: list[str],
+    labelled: Collection[str],
+    labels: Mapping[str, Path],
+    dataset: str,
+) -> Known:
+    """What `wants` (``patient``, ``target``) names of `scans`, in their order.
+
+    Parameters
+    ----------
+    labelled
+        Scans whose labels may be seen: those of the training fold of `dataset`.
+    labels
+        Data set -> its labels.parquet, for `dataset` and its pools.
+
+    Raises
+    ------
+    UserError
+        A table is missing, or scans are in none.
+    """
+    if not wants:
+        return Known.nothing(len(scans))
+    if dataset not in labels:
+        raise UserError(
+            f"this method needs to know {' and '.join(sorted(wants))} of each scan: give --labels {dataset}=..."
+        )
+    parts = []
+    for name, path in labels.items():
+        table = read_table(path, "labels")[["scan", "path", "patient", "target", "status"]]
+        parts.append(table.assign(dataset=name))
+    table = pd.concat(parts, ignore_index=True).drop_duplicates("scan").set_index("scan")
+    lost = [scan for scan in scans if scan not in table.index]
+    if lost:
+        raise UserError(
+            f"{len(lost)} training scans stand in no table of --labels ({lost[0]}, ...). Give one for {dataset} and"
+            " for each pool."
+        )
+    rows = table.loc[scans]
+    # Two data sets may call different patients the same.
+    patient = pd.factorize(rows["dataset"] + "\n" + rows["patient"])[0].astype(np.int64)
+    seen = rows.index.isin(labelled) & (rows["dataset"] == dataset) & (rows["status"] == "ok")
+    target = rows["target"].where(seen & ("target" in wants), "")
+    classes = tuple(sorted(set(target) - {""}))
+    codes = {name: code for code, name in enumerate(classes)}
+    return Known(
+        patient,
+        _places(rows["path"].tolist(), patient),
+        np.array([codes.get(name, -1) for name in target], dtype=np.int64),
+        classes,
+    )
+
+
+def _places(paths: list[str], patient: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Position [N] of each path among those of its patient, numbers in names read as numbers."""
+    keys = [
+        [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", p)] for p in paths
+    ]
+    order = sorted(range(len(paths)), key=lambda i: (patient[i], keys[i]))
+    place = np.zeros(len(paths), dtype=np.int64)
+    last, n = -1, 0
+    for i in order:
+        n = n + 1 if patient[i] == last else 0
+        last, place[i] = patient[i], n
+    return place
