@@ -14,10 +14,12 @@ from fewscans import optim
 from fewscans.checkpoint import Checkpoint
 from fewscans.config.stages import PretrainParams
 from fewscans.distributed import join
+from fewscans.errors import UserError
 from fewscans.files import Cache, write_json
 from fewscans.known import read_known
 from fewscans.lease import LeaseLostError, lease
 from fewscans.ranks import Place
+from fewscans.start import Start
 from fewscans.store import Store
 from fewscans.training_job import ELSEWHERE, FACTS, KEPT, Job
 from fewscans.training_scans import read_scans
@@ -39,6 +41,7 @@ def pretrain(
     checkpoints: Path,
     place: Place | None = None,
     labels: Mapping[str, Path] | None = None,
+    start: Path | None = None,
 ) -> dict[str, Any]:
     """Write the encoder's files to the folder `out`; facts for the side-car.
 
@@ -57,6 +60,8 @@ def pretrain(
         Which of the processes this one is (`ranks` in the settings).
     labels
         Data set -> its ``labels.parquet``; read only where the method asks for what stands there.
+    start
+        Encoder's folder or file of weights to start from, where the settings say so.
 
     Raises
     ------
@@ -68,11 +73,12 @@ def pretrain(
     device = optim.set_up(params.compute)
     sources, resident = read_scans(params, store, folds, pools, device)
     kept = Cache(cache)
+    first = open_start(params, start, folds)
     known = None
     if wants := params.settings.wants():
         known = read_known(wants, resident.scans, sources.labelled, labels or {}, params.dataset)
     with join(place, device) as ranks:
-        job = Job(params, sources, resident, device, ranks, known)
+        job = Job(params, sources, resident, device, ranks, known, first)
         job.check_ranks()
         if not ranks.leads:
             _follow(job, job.checkpoint(checkpoints))
@@ -95,6 +101,18 @@ def pretrain(
         "device_seconds": facts["device_seconds"],
         "flags": facts["flags"],
     }
+
+
+def open_start(params: PretrainParams, start: Path | None, folds: Path) -> Start | None:
+    """The start that the settings ask for; a UserError where it is not given, or has seen test groups."""
+    settings: Any = params.settings
+    if settings.start is None:
+        return None
+    if start is None:
+        raise UserError(f"{params.encoder}: starts from {settings.start}; give it with --start.")
+    found = Start.open(start)
+    found.check(folds, params.fold, settings.transductive)
+    return found
 
 
 def _make(job: Job, kept: Cache, checkpoint: Checkpoint) -> None:

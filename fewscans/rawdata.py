@@ -64,6 +64,12 @@ def check_config(plan: Plan) -> None:
 
 def _check_weights(plan: Plan, problems: Problems) -> None:
     for name, encoder in plan.encoders.items():
+        start = getattr(encoder.settings, "start", None)
+        if start and "/" in start and not Path(start).exists():
+            problems.add(
+                f"encoders.{name}.start",
+                f"{start}: no such file or folder. Give a .safetensors or .pth file, or an encoder's folder.",
+            )
         weights = getattr(encoder.settings, "weights", None)
         if weights and not Path(weights).is_file():
             problems.add(

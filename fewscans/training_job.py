@@ -37,6 +37,7 @@ from fewscans.methods.base import Method
 from fewscans.pictures import RECONSTRUCTIONS, VIEWS, write_pictures
 from fewscans.progress import duration
 from fewscans.resident import Resident
+from fewscans.start import Start
 from fewscans.training_scans import Sources
 
 log = logging.getLogger("fewscans")
@@ -64,8 +65,9 @@ class Job:
         device: torch.device,
         ranks: Ranks = ALONE,
         known: Known | None = None,
+        start: Start | None = None,
     ) -> None:
-        self.ranks, self.known = ranks, known
+        self.ranks, self.known, self.start = ranks, known, start
         self.params, self.sources, self.resident, self.device = params, sources, resident, device
         self.settings: Any = params.settings
         self.kind = methods.load(self.settings.method)
@@ -118,11 +120,14 @@ class Job:
     def _identity(self) -> dict[str, Any]:
         """All that the weights follow from."""
         p = self.params
+        # What these say is in `scans` and `start`; names change nothing.
+        settings = {k: v for k, v in self.resolved.items() if k not in ("start", "scans", "stage")}
         return {
-            "scans": sorted(self.resident.identity()), "settings": self.resolved, "seed_key": self.seed_key,
+            "scans": sorted(self.resident.identity()), "settings": settings, "seed_key": self.seed_key,
             **p.recipe.shape.facts(), "threads": p.compute.threads,
             "device": self.device.type, "precision": self.schedule.precision, "versions": versions(),
             "code": code_digest("fewscans.pretrain", methods=[self.settings.module]),
+            "start": self.start.digest if self.start is not None else None,
             "known": self.known.identity() if self.known is not None else None,
         }  # fmt: skip
 
@@ -158,12 +163,15 @@ class Job:
     def make_method(self) -> Method:
         """Encoder and heads with their first weights, on the device."""
         p = self.params
-        encoder = networks.make_encoder(
-            self.settings.backbone,
-            p.recipe.shape,
-            patch_size=self.settings.patch_size,
-            init_key=keyed.key_of("init", self.seed_key),
-        )
+        network = (self.settings.backbone, p.recipe.shape)
+        if self.start is not None:
+            encoder = self.start.make(*network, self.settings.patch_size)
+        else:
+            encoder = networks.make_encoder(
+                *network,
+                patch_size=self.settings.patch_size,
+                init_key=keyed.key_of("init", self.seed_key),
+            )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(keyed.key_of("heads", self.seed_key) % 2**63)
             method = self.kind(encoder, self.settings, p.recipe.shape)
@@ -304,7 +312,9 @@ class Job:
             "device": self.device.type, "device_name": facts["device_name"], "threads": p.compute.threads,
             "precision": self.schedule.precision, "device_seconds": facts["device_seconds"],
             "versions": versions(),
-            "code": self._identity()["code"], "digest": self.digest, "parent": None, "parents": [],
+            "code": self._identity()["code"], "digest": self.digest,
+            "parent": self.start.digest if self.start is not None else None,
+            "parents": [self.start.facts] if self.start is not None else [],
         }  # fmt: skip
 
 

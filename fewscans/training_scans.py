@@ -101,7 +101,9 @@ def choose_scans(folds: pd.DataFrame, params: PretrainParams, stored: list[Store
     if rows.empty:
         known = ", ".join(sorted(set(folds["fold"])))
         raise UserError(f"no fold '{params.fold}' of data set {params.dataset}. Known: {known}")
-    roles = ["train", "pool", "test"] if transductive else ["train", "pool"]
+    own = ["train", "test"] if transductive else ["train"]
+    scans = getattr(params.settings, "scans", "all")
+    roles = {"all": [*own, "pool"], "own": own, "pools": ["pool"]}[scans]
     chosen = rows[rows["role"].isin(roles)]
     excluded = set() if transductive else set(rows.loc[rows["role"] == "test", "group"])
     leaking = chosen[chosen["group"].isin(excluded)]
@@ -115,17 +117,18 @@ def choose_scans(folds: pd.DataFrame, params: PretrainParams, stored: list[Store
             "set `transductive: true`",
             shown,
         )
-    scans = sorted(set(chosen["scan"]))
-    there = [scan for scan in scans if any(scan in store for store in stored)]
-    if len(there) < len(scans):
+    wanted = sorted(set(chosen["scan"]))
+    there = [scan for scan in wanted if any(scan in store for store in stored)]
+    if len(there) < len(wanted):
         log.warning(
             "%d of %d training scans are in no store and are left out",
-            len(scans) - len(there),
-            len(scans),
+            len(wanted) - len(there),
+            len(wanted),
         )
     if len(there) < 2:
+        which = "" if scans == "all" else f" (`scans: {scans}`)"
         raise UserError(
-            f"fold {params.fold}: {len(there)} training scans; pretraining needs at least 2."
+            f"fold {params.fold}: {len(there)} training scans{which}; pretraining needs at least 2."
         )
     labelled = frozenset(chosen.loc[chosen["role"] == "train", "scan"])
     return Sources(there, sorted(excluded), labelled)

@@ -129,6 +129,27 @@ def pretrain_labels(wildcards):
     return [PATHS.dataset(name, "labels.parquet") for name in pretrain_sources(wildcards)]
 
 
+def pretrain_start(wildcards):
+    """Where the weights of this encoder start: an encoder of this run, a file, or the folder of an earlier one."""
+    start = PLAN.start_of(wildcards.encoder)
+    if start is not None:
+        run = planning.Run(wildcards.dataset, start, wildcards.recipe, wildcards.fold, wildcards.seed)
+        return [PATHS.encoder(PLAN.encoder_key(run), "encoder.json")]  # written last
+    settings = PLAN.encoders[wildcards.encoder].settings
+    if not settings.starts_from_file:
+        return []
+    folder = Path(settings.start)
+    return [str(folder / "encoder.json" if folder.is_dir() else folder)]
+
+
+def pretrain_start_flag(wildcards, input):
+    """A folder is named by its encoder.json."""
+    if not input.get("start"):
+        return []
+    start = Path(input.start[0])
+    return ["--start", str(start.parent if start.name == "encoder.json" else start)]
+
+
 PRETRAINED = [name for name, encoder in PLAN.encoders.items() if encoder.pretrained]
 # Those that several processes make; a rule of their own asks for them.
 SHARED = [name for name in PRETRAINED if PLAN.encoders[name].settings.ranks > 1]

@@ -36,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="NAME=FILE",
         help="labels.parquet of the data set and its pools, for methods that ask whose scans they are",
     )
+    made.add_argument(
+        "--start", type=Path, help="encoder's folder or file of weights that it starts from"
+    )
     made.add_argument("--tuned", type=Path, help="best.json of a search: its values replace those")
     made.add_argument("--out", type=Path, required=True, help="folder of the encoder")
     made.add_argument("--cache", type=Path, required=True, help="finished work by digest")
@@ -95,6 +98,7 @@ def train(
         arguments.checkpoints,
         place,
         pairs("--labels", arguments.labels),
+        arguments.start,
     )
 
 

@@ -14,11 +14,8 @@ from fewscans.errors import UserError
 
 SMALLEST = {"datasets": {"mine": {"root": "scans", "table": "labels.csv"}}}
 SIMCLR = {"simclr": {"method": "simclr"}}
-PRETRAIN_KEYS = (
-    "backbone, batch_size, checkpoint_minutes, clip_grad_norm, epochs, lr, method, patch_size, "
-    "projector_dim, projector_hidden, ranks, strength, ..."
-)
-METHODS = "barlow, byol, imagenet, mae, majority, mocov3, random, scratch, scratch-long, simclr, simmim, simsiam, ..."
+PRETRAIN_KEYS = f"{', '.join(sorted(ENCODERS['simclr'].model_fields)[:12])}, ..."
+METHODS = f"{', '.join(sorted(ENCODERS)[:12])}, ..."
 ALL_METHODS = ", ".join(sorted(ENCODERS))
 BUDGET = "Write a number of patients (10), a share (50%) or all."
 

@@ -94,6 +94,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "training_job",
         "pictures",
         "training_scans",
+        "start",
         "finetune",
         "protocols.*",
         "tune",

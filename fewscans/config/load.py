@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from fewscans.config.encoders import ENCODERS
 from fewscans.config.explain import explain, not_a_method
 from fewscans.config.models import AblationSettings, Config, DatasetSettings
+from fewscans.config.starts import check_starts
 from fewscans.config.tune import check_tune
 from fewscans.errors import Problems, UserError, did_you_mean
 
@@ -141,6 +142,7 @@ def _check_references(config: Config, raw: Mapping[str, Any], problems: Problems
             )
     for name, ablation in config.ablations.items():
         _check_ablation(config, raw, name, ablation, problems)
+    check_starts(config, problems)
     check_tune(config, problems)
     if not _keys(raw, "encoders") and raw.get("baselines") == []:
         problems.add("encoders", "neither encoders nor baselines: nothing to compare.")

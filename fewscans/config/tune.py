@@ -112,6 +112,11 @@ def _faults(config: Any, settings: Any, arm: TunedArm) -> Iterator[tuple[str, st
         yield "protocol", f"{settings.method} has no protocol '{arm.protocol}'. It has: {legal}."
     if getattr(settings, "transductive", False):
         yield "", "is transductive: it sees test scans, and a search never does. Leave it out."
+    if getattr(settings, "start", None) or getattr(settings, "stage", False):
+        yield (
+            "",
+            "is part of a chain (`start`, `stage`), and a trial is one training. Leave it out.",
+        )
     if settings.wants():
         yield (
             "",

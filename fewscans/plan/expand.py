@@ -8,7 +8,8 @@ from typing import Any
 
 from fewscans.config import ENCODERS, Config, EncoderSettings, RecipeSettings
 from fewscans.config.encoders import PretrainSettings
-from fewscans.plan.model import TITLES, Arm, Encoder, Plan, network
+from fewscans.errors import Problems
+from fewscans.plan.model import TITLES, Arm, Encoder, Plan, baseline_name, network
 
 SHARED = ("backbone", "patch_size", *PretrainSettings.model_fields)
 
@@ -19,10 +20,12 @@ def expand(config: Config) -> Plan:
     main = list(config.recipes)
     for name, settings in config.encoders.items():
         plan.encoders[name] = Encoder(name, settings, _title(name, settings))
-        plan.pairs += [(name, recipe) for recipe in main]
+        if not getattr(settings, "stage", False):
+            plan.pairs += [(name, recipe) for recipe in main]
     for name, ablation in config.ablations.items():
         _expand_ablation(plan, name, ablation)
     _add_baselines(plan)
+    _add_starts(plan)
     _add_arms(plan)
     return plan
 
@@ -106,21 +109,36 @@ def _add_baselines(plan: Plan) -> None:
             front.append(("majority", next(iter(plan.recipes))))
             continue
         for backbone, patch, recipe in used:
-            name = "-".join(
-                [method, backbone.lower().replace("_", "-"), *([f"p{patch}"] if patch else [])]
-            )
-            extra = (
-                {"weights": plan.config.imagenet_weights.get(backbone)}
-                if method == "imagenet"
-                else {}
-            )
-            settings = ENCODERS[method].model_validate(
-                {"backbone": backbone, "patch_size": patch, **extra}
-            )
-            plan.encoders[name] = Encoder(name, settings, f"{TITLES[method]} {backbone}")
+            name = _place_baseline(plan, method, backbone, patch)
             if (name, recipe) not in front:
                 front.append((name, recipe))
     plan.pairs = front + [pair for pair in plan.pairs if pair not in front]
+
+
+def _place_baseline(plan: Plan, method: str, backbone: str, patch: int | None) -> str:
+    name = baseline_name(method, backbone, patch)
+    given = {"backbone": backbone, "patch_size": patch}
+    if method == "imagenet":
+        given["weights"] = plan.config.imagenet_weights.get(backbone)
+    settings = ENCODERS[method].model_validate(given)
+    plan.encoders[name] = Encoder(name, settings, f"{TITLES[method]} {backbone}")
+    return name
+
+
+def _add_starts(plan: Plan) -> None:
+    """Weights from outside that encoders start from, without arms of their own where they are no baseline."""
+    problems = Problems("encoders")
+    for name, encoder in list(plan.encoders.items()):
+        if (start := plan.start_of(name)) is None:
+            continue
+        if start not in plan.encoders:
+            _place_baseline(plan, "imagenet", *network(encoder.settings))
+        parent = plan.encoders[start].settings
+        if network(parent) != network(encoder.settings):  # the axis of an ablation
+            problems.add(
+                name, f"has another network than '{start}', where its weights start. Vary the start instead."
+            )  # fmt: skip
+    problems.raise_if_any()
 
 
 def _add_arms(plan: Plan) -> None:

@@ -134,6 +134,14 @@ class Plan:
         fold = "all" if getattr(encoder.settings, "transductive", False) else run.fold
         return f"{run.encoder}/{run.recipe}/{run.dataset}/{fold}/{run.seed}"
 
+    def start_of(self, encoder: str) -> str | None:
+        """Name of the encoder whose weights `encoder` starts from; None where it has none, or a file."""
+        settings = self.encoders[encoder].settings
+        start = getattr(settings, "start", None)
+        if start is None or "/" in start:
+            return None
+        return baseline_name("imagenet", *network(settings)) if start == "imagenet" else start
+
     def longest_pretraining(self, backbone: str, patch: int | None, recipe: str) -> tuple[int, int]:
         """(epochs, batch size) with the most steps among encoders of this network and recipe; (0, 1) if none."""
         found = [
@@ -149,6 +157,12 @@ class Plan:
 def network(settings: EncoderSettings) -> tuple[str, int | None]:
     """What has to be the same for one encoder to be another's baseline."""
     return settings.backbone, settings.patch_size
+
+
+def baseline_name(method: str, backbone: str, patch: int | None) -> str:
+    """What the baseline `method` with this network is called."""
+    words = [method, backbone.lower().replace("_", "-"), *([f"p{patch}"] if patch else [])]
+    return "-".join(words)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from fewscans.plan.model import Paths, Plan, Run
@@ -12,11 +13,11 @@ def as_json(plan: Plan, paths: Paths, digests: Mapping[str, str]) -> dict[str, A
     """The plan as ``results/plan.json``: what aggregate and report read. Says nothing of where the data lie."""
     config = plan.config
     places = {name: {"root", "table", "npz"} for name in config.datasets}
+    left_out: Any = {"report": True, "data_root": True, "datasets": places, "tune": True}
+    said = config.model_dump(mode="json", exclude={**left_out, "imagenet_weights": True})
+    said["encoders"] = {name: _without_places(given) for name, given in said["encoders"].items()}
     return {
-        "config": config.model_dump(
-            mode="json",
-            exclude={"report": True, "data_root": True, "datasets": places, "tune": True},
-        ),
+        "config": said,
         "datasets": {name: _dataset_json(plan, paths, name) for name in plan.evaluated},
         "encoders": {
             name: {
@@ -24,7 +25,7 @@ def as_json(plan: Plan, paths: Paths, digests: Mapping[str, str]) -> dict[str, A
                 "backbone": e.settings.backbone,
                 "source": e.settings.source,
                 "title": e.title,
-                "settings": e.settings.model_dump(mode="json"),
+                "settings": _without_places(e.settings.model_dump(mode="json")),
                 "ablation": e.ablation,
             }
             for name, e in plan.encoders.items()
@@ -49,6 +50,16 @@ def as_json(plan: Plan, paths: Paths, digests: Mapping[str, str]) -> dict[str, A
         "runs": [_run_json(plan, paths, run) for run in plan.runs()],
         "digests": dict(digests),
     }
+
+
+def _without_places(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with files of weights by their names alone."""
+    paths = {
+        key: PurePath(settings[key]).name
+        for key in ("weights", "start")
+        if "/" in str(settings.get(key))
+    }
+    return {**settings, **paths}
 
 
 def _dataset_json(plan: Plan, paths: Paths, name: str) -> dict[str, Any]:

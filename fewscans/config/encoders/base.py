@@ -50,6 +50,14 @@ class PretrainSettings(EncoderSettings):
     # Images that a step makes of one scan.
     views: ClassVar[int] = 1
 
+    start: str | None = None
+    """Where its weights start: without it at random; the name of another encoder of the config, which is made first;
+    `imagenet`; or a file (.safetensors, .pth) or the folder of an earlier encoder, written with a `/`. So stages chain:
+    ImageNet, a pool, own scans. What any of them has seen counts as seen."""
+    scans: Literal["all", "own", "pools"] = "all"
+    """Whose scans it is pretrained on: the training fold's and those of all pools, or one of both."""
+    stage: bool = False
+    """Only the start of others: no arm of its own."""
     epochs: int = Field(default=100, ge=1, le=100_000)
     """Passes over the training scans; pretraining always keeps its last epoch."""
     batch_size: int = Field(default=128, ge=2, le=65_536)
@@ -71,6 +79,11 @@ class PretrainSettings(EncoderSettings):
     ranks: int = Field(default=1, ge=1, le=1024)
     """Processes that share a pretraining, one per GPU, on one node or several; the batch is divided among them. Other
     numbers round differently, so it belongs to the result."""
+
+    @property
+    def starts_from_file(self) -> bool:
+        """Whether `start` is a path."""
+        return self.start is not None and "/" in self.start
 
     @field_validator("ranks")
     @classmethod
