@@ -23,7 +23,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slurm setup fast lint types format config envs bench docs real clean
+.PHONY: help demo test test-slurm setup fast lint types format config envs bench docs real learns clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
@@ -78,6 +78,12 @@ real: setup ## a shortened run on real scans: COVID-CT, where DATA has it
 	@$(BIN)/snakemake --configfile config/examples/covid-ct-short.yaml \
 	  --config data_root="$(abspath $(DATA))" $(SNAKEMAKE_ARGS)
 	@$(BIN)/python scripts/show.py results/covid-ct-short/ablation_table.csv
+
+learns: setup ## docs/learns.md: every method against an untrained network (hours; DATA for real scans)
+	@set -e; for config in config/learns/*.yaml; do name=$$(basename $$config .yaml); \
+	  $(BIN)/snakemake results/learns/$$name/learns.json --configfile $$config \
+	    --config data_root="$(abspath $(DATA))" $(SNAKEMAKE_ARGS); done
+	@$(BIN)/python scripts/learns_page.py results/learns/*/learns.json --out docs/learns.md
 
 clean: ## remove environment, caches and pages; results and work stay
 	@rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

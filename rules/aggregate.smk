@@ -61,6 +61,29 @@ rule aggregate:
         " --contrasts {output.contrasts:q} --table {output.table:q} &> {log:q}"
 
 
+rule learns:
+    # Each method against an untrained network and scratch; `make learns` writes docs/learns.md from such files.
+    input:
+        plan=f"{R}/plan.json",
+        table=TABLE,
+    output:
+        f"{R}/learns.json",
+    log:
+        "logs/learns.log",
+    benchmark:
+        f"{W}/benchmarks/learns.tsv"
+    conda:
+        "../envs/fewscans.yaml"
+    threads: 1
+    resources:
+        **cost("aggregate"),
+    params:
+        cfg=settings(AggregateParams(compare=CONFIG.compare, score=CONFIG.score, seed=CONFIG.seed)),
+        code=code_digest("scripts.learns"),
+    shell:
+        'python "$SCRIPTS/learns.py" --params {params.cfg:q} --plan {input.plan:q} --out {output:q} &> {log:q}'
+
+
 rule report:
     # Looks only: a new colour draws again and computes nothing.
     input:

@@ -69,6 +69,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "clusters",
         "tables",
         "verdict",
+        "learns",
         "aggregate",
         "tables",
         "figures",

@@ -1,0 +1,169 @@
+"""The page "Does it learn": which methods beat an untrained network, where, and with what runs that was found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fewscans.config.encoders import ENCODERS
+
+HEAD = """# Does it learn
+
+<!-- made by `make learns`, do not edit -->
+
+Every method here against an untrained network of its kind: frozen features by a linear probe, or all weights
+fine-tuned, at small label budgets. All pretrainings of a data set have the same number of steps. Intervals take
+patients and trainings into account, simultaneously over all arms of a budget ([how](table.md)). A method **learns** on
+a data set if the whole interval of its probe's difference to the untrained network lies above zero at some budget. The
+cohort is the demo's, whose parameters were fixed before any method was tried on it; nothing here was tuned on these
+results.
+
+"""
+
+
+def page(parts: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown of all parts (`fewscans.learns.learns`), in the order given."""
+    data = [(part, name, one) for part in parts for name, one in part["datasets"].items()]
+    sections = [_section(part, name, one) for part, name, one in data]
+    return HEAD + _overview(data) + "".join(sections)
+
+
+def _overview(data: Sequence[tuple[Mapping[str, Any], str, Mapping[str, Any]]]) -> str:
+    """A row per method and network, a column per data set; then those that beat nothing."""
+    names = [name for _, name, _ in data]
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for _, name, one in data:
+        for key, rows in _probes(one).items():
+            above = [row["above_random"] for row in rows if "above_random" in row]
+            if above:
+                found.setdefault(key, {})[name] = _word(above)
+    lines = ["| method | network | " + " | ".join(names) + " |", "| --- " * (len(names) + 2) + "|"]
+    for (method, backbone), cells in found.items():
+        shown = " | ".join(cells.get(name, "not run") for name in names)
+        lines.append(f"| {_title(method)} | `{backbone}` | {shown} |")
+    none = sorted(
+        {m for m, _ in found} - {m for (m, _), cells in found.items() if "learns" in cells.values()}
+    )
+    text = "\n".join(lines) + "\n\n"
+    if none:
+        titles = ", ".join(_title(method) for method in none)
+        text += (
+            f"**No gain shown anywhere: {titles}.** What was checked for each: its loss against a slow transcription of"
+            " the paper's equations (`tests/test_losses*.py`), that the loss falls and embeddings do not collapse (the"
+            " gauges below), and the contract of `tests/test_methods.py`. More steps, scans or test patients may show"
+            " what these runs cannot.\n\n"
+        )
+    return text
+
+
+def _word(above: Iterable[Sequence[float]]) -> str:
+    parts = list(above)
+    if any(low > 0 for _, low, _ in parts):
+        return "learns"
+    if all(high < 0 for _, _, high in parts):
+        return "worse"
+    return "cannot tell"
+
+
+def _probes(one: Mapping[str, Any]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
+    """(method, network) -> rows of linear probes of pretrained encoders."""
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in one["rows"]:
+        if row["encoder"] in one["trainings"] and row["protocol"] == "linear":
+            found.setdefault((row["method"], row["backbone"]), []).append(row)
+    return found
+
+
+def _section(part: Mapping[str, Any], name: str, one: Mapping[str, Any]) -> str:
+    validation = part["validation"]
+    steps = sorted({round(training["steps"]) for training in one["trainings"].values()})
+    head = (
+        f"## {name}\n\n{one['n_patients']} patients, {one['n_scans']} scans; {validation['folds']} folds, "
+        f"{validation['seeds']} seeds, {validation['draws']} draws of labels; "
+        f"{' to '.join(str(s) for s in dict.fromkeys([steps[0], steps[-1]]))} steps of pretraining. "
+        f"{part['metric'].upper()} per {one['unit']}, with {part['confidence']:.0%} intervals.\n\n"
+        if steps
+        else f"## {name}\n\n"
+    )
+    tables = "".join(_budget(one, budget) for budget in one["budgets"])
+    return head + tables + _gauges(one) + _provenance(one)
+
+
+def _budget(one: Mapping[str, Any], budget: str) -> str:
+    rows = [row for row in one["rows"] if row["budget"] == budget]
+    lines = [
+        f"### {name_of(budget)}\n",
+        "| method | network | protocol | score | above untrained, frozen | above scratch |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        score = _interval([row["value"], row["low"], row["high"]])
+        against = [
+            _interval(row.get(key), signed=True) for key in ("above_random", "above_scratch")
+        ]
+        lines.append(
+            f"| {_title(row['method'])} | `{row['backbone']}` | {row['protocol']} | {score} | {' | '.join(against)} |"
+        )
+    return "\n".join(lines) + "\n\n"
+
+
+def name_of(budget: str) -> str:
+    """A budget as a heading."""
+    if budget == "all":
+        return "All labelled patients"
+    return (
+        f"{budget} of labelled patients" if budget.endswith("%") else f"{budget} labelled patients"
+    )
+
+
+def _interval(values: Sequence[float] | None, *, signed: bool = False) -> str:
+    if not values:
+        return ""
+    point, low, high = values
+    shown = (
+        f"{point:+.3f} ({low:+.3f} to {high:+.3f})"
+        if signed
+        else f"{point:.3f} ({low:.3f} to {high:.3f})"
+    )
+    return f"**{shown}**" if signed and low > 0 else shown
+
+
+def _gauges(one: Mapping[str, Any]) -> str:
+    lines = [
+        "### Gauges at the end of pretraining\n",
+        "| encoder | loss, first epoch to last | embedding std | effective rank | alignment | uniformity | seconds"
+        " | flags |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, training in one["trainings"].items():
+        gauges = [
+            _number(training.get(key))
+            for key in ("embedding_std", "effective_rank", "alignment", "uniformity")
+        ]
+        lines.append(
+            f"| {name} | {training['loss_first']:.3g} to {training['loss_last']:.3g} | {' | '.join(gauges)} "
+            f"| {training['seconds']:.0f} | {' '.join(training['flags'])} |"
+        )
+    return "\n".join(lines) + "\n\n"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or value != value else f"{value:.2f}"
+
+
+def _provenance(one: Mapping[str, Any]) -> str:
+    trainings = list(one["trainings"].values())
+    devices = ", ".join(sorted({device for t in trainings for device in t["devices"]}))
+    versions = (
+        ", ".join(f"{k} {v}" for k, v in trainings[0]["versions"].items()) if trainings else ""
+    )
+    digests = ", ".join(f"{name} `{value}`" for name, value in one["digests"].items())
+    return (
+        f"Runs: {sum(t['trainings'] for t in trainings)} pretrainings, {one['device_seconds'] / 3600:.1f} device-hours"
+        f" in all, on {devices}; {versions}. Digests: {digests}.\n\n"
+    )
+
+
+def _title(method: str) -> str:
+    model = ENCODERS.get(method)
+    return model.title if model is not None else method
