@@ -133,7 +133,9 @@ def pretrain_start(wildcards):
     """Where the weights of this encoder start: an encoder of this run, a file, or the folder of an earlier one."""
     start = PLAN.start_of(wildcards.encoder)
     if start is not None:
-        run = planning.Run(wildcards.dataset, start, wildcards.recipe, wildcards.fold, wildcards.seed)
+        run = planning.Run(
+            wildcards.dataset, start, wildcards.recipe, wildcards.fold, wildcards.seed
+        )
         return [PATHS.encoder(PLAN.encoder_key(run), "encoder.json")]  # written last
     settings = PLAN.encoders[wildcards.encoder].settings
     if not settings.starts_from_file:

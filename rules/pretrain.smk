@@ -30,7 +30,9 @@ rule pretrain:
         **cost("pretrain"),
     params:
         cfg=lambda w: training_settings(pretrain_params, w),
-        code=lambda w: code_digest("scripts.pretrain", methods=[PLAN.encoders[w.encoder].settings.module]),
+        code=lambda w: code_digest(
+            "scripts.pretrain", methods=[PLAN.encoders[w.encoder].settings.module]
+        ),
         store=lambda w: str(Path(store(w.dataset, w.recipe)).parent),
         pools=lambda w: flag(
             "--pool",
