@@ -21,11 +21,14 @@ __all__ = [
 ]  # fmt: skip
 
 
-def render(x: Tensor, parameters: Parameters) -> Tensor:
-    """The view of `x` [B, C, *S] that `parameters` describe; same shape, in [0, 1], without gradients."""
+def render(x: Tensor, parameters: Parameters, *, size: int | None = None, fine: int = 1) -> Tensor:
+    """The view of `x` [B, C, *S] that `parameters` describe, in [0, 1], without gradients.
+
+    Of the shape of `x`, or with sides of `size`; `fine` as in `grid.sample`.
+    """
     with torch.no_grad():
         p = parameters.to(x.device)
-        out = grid.sample(x, p.affine, p.elastic, p.elastic_start)
+        out = grid.sample(x, p.affine, p.elastic, p.elastic_start, size, fine)
         intensity.change(out, p)
         if p.noise_sd is not None and p.noise_start is not None:
             column = (-1, *([1] * (x.ndim - 1)))
@@ -47,7 +50,10 @@ def apply(
     epoch: int | NDArray[np.integer],
     view: int,
     policy: Policy,
+    size: int | None = None,
 ) -> Tensor:
-    """One view of `x` [B, C, *S]: `draw`, then `render`."""
-    drawn = draw(keys, seed_key=seed_key, epoch=epoch, view=view, policy=policy, ndim=x.ndim - 2)
-    return render(x, drawn)
+    """One view of `x` [B, C, *S], with sides of `size` where it says so: `draw`, then `render`."""
+    ndim = x.ndim - 2
+    drawn = draw(keys, seed_key=seed_key, epoch=epoch, view=view, policy=policy, ndim=ndim)
+    fine = 1 if size is None else grid.fineness(policy, x.shape[-1], size, ndim)
+    return render(x, drawn, size=size, fine=fine)

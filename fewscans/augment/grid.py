@@ -101,15 +101,37 @@ def _shear(numbers: Numbers, policy: Policy, ndim: int) -> Array:
     return made
 
 
-def sample(x: Tensor, affine: Tensor, elastic: Tensor | None, start: Tensor | None) -> Tensor:
+def sample(
+    x: Tensor,
+    affine: Tensor,
+    elastic: Tensor | None,
+    start: Tensor | None,
+    size: int | None = None,
+    fine: int = 1,
+) -> Tensor:
     """`x` [B, C, *S] at the places of `affine` [B, ndim, ndim + 1], displaced by up to `elastic` [B]; linear.
 
-    Beyond the border its own values go on.
+    Beyond the border its own values go on. The view has the side `size`, without it that of `x`; it is sampled `fine`
+    times as densely and averaged, so that a crop larger than the view is not aliased.
     """
-    grid = F.affine_grid(affine, list(x.shape), align_corners=False)
+    shape = x.shape[2:] if size is None else torch.Size([size] * (x.ndim - 2))
+    shape = torch.Size(fine * length for length in shape)
+    grid = F.affine_grid(affine, [*x.shape[:2], *shape], align_corners=False)
     if elastic is not None and start is not None:
-        grid = grid + displacement(start, elastic, x.shape[2:])
-    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        grid = grid + displacement(start, elastic, shape)
+    view = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    if fine == 1:
+        return view
+    return (F.avg_pool2d if x.ndim == 4 else F.avg_pool3d)(view, fine)
+
+
+def fineness(policy: Policy, side: int, size: int, ndim: int) -> int:
+    """How many samples along a side each pixel of a view of `size` needs, for the largest crop of a scan of `side`.
+
+    Of the policy and not of the crops that were drawn, so that a view depends on its own scan alone.
+    """
+    largest = policy.crop_area[1] ** (1 / ndim) * (1 + policy.scale) * side
+    return max(1, round(largest / size))
 
 
 def displacement(start: Tensor, largest: Tensor, shape: torch.Size) -> Tensor:

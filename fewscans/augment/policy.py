@@ -69,6 +69,10 @@ class Policy:
     erase_with: Literal["mean", "noise"] = "noise"
     """What stands in the box: the image's mean (cutout: DeVries & Taylor 2017) or noise (random erasing)."""
 
+    def cropped(self, low: float, high: float) -> Policy:
+        """The same with crops of another area (volume), as a share of the image."""
+        return replace(self, crop_area=(low, high))
+
     @property
     def changes_intensity(self) -> bool:
         """Whether anything but geometry is changed."""

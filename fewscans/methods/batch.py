@@ -41,11 +41,11 @@ class Batch:
     rows: NDArray[np.int64] | None = None
     scans: Scans | None = None
 
-    def augmented(self, view: int, policy: augment.Policy) -> Tensor:
-        """View `view` of the scans: [B, C, *S]."""
+    def augmented(self, view: int, policy: augment.Policy, size: int | None = None) -> Tensor:
+        """View `view` of the scans: [B, C, *S], or with sides of `size`."""
         return augment.apply(
-            self.x, self.keys, seed_key=self.seed_key, epoch=self.epoch, view=view, policy=policy
-        )
+            self.x, self.keys, seed_key=self.seed_key, epoch=self.epoch, view=view, policy=policy, size=size,
+        )  # fmt: skip
 
     def random(self, n: int, view: int = 0) -> NDArray[np.float64]:
         """Numbers [B, n] in [0, 1) for the method's own use; not those of the augmentation."""
