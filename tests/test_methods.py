@@ -29,6 +29,8 @@ CASES = [
     *((name, net) for name, model in sorted(METHODS.items()) for net in KINDS[model.networks]),
     ("simmim", "test_convnext"),
 ]
+# A cross entropy cannot fall below the entropy of its targets: sharp ones for the test that it falls.
+EASY = {"dino": {"teacher_temperature": (0.01, 0.01)}}
 MASKED = [case for case in CASES if "mask_ratio" in METHODS[case[0]].model_fields]
 
 
@@ -84,8 +86,8 @@ def test_loss_is_finite_and_reaches_every_parameter(resident, name, backbone, ch
     trained = {n: p for n, p in method.named_parameters() if p.requires_grad}
     dead = [n for n, p in trained.items() if p.grad is None or not p.grad.abs().sum() > 0]
     frozen = [n for n, p in method.named_parameters() if n not in trained]
-    assert all(n.startswith("target.") for n in frozen)
-    assert bool(frozen) == (name in ("byol", "mocov3"))
+    assert all(n.startswith(("target.", "teacher.")) for n in frozen)
+    assert bool(frozen) == (name in ("byol", "dino", "mocov3"))
     # The head that a ConvNeXt has behind its feature map is no part of what SimMIM trains.
     allowed = ("encoder.head.norm.",) if (name, backbone) == ("simmim", "test_convnext") else ()
     assert [n for n in dead if not n.startswith(allowed)] == []
@@ -103,7 +105,9 @@ def test_same_key_same_loss(resident, name, backbone):
 
 @pytest.mark.parametrize(("name", "backbone"), CASES)
 def test_loss_falls_in_thirty_steps(resident, name, backbone):
-    method = optim.place(make(name, backbone, strength=0.2), torch.device("cpu"))
+    method = optim.place(
+        make(name, backbone, strength=0.2, **EASY.get(name, {})), torch.device("cpu")
+    )
     method.train()
     optimizer = optim.make_optimizer(method, 2e-3, 0.01)
     views = method.views(batch(resident))

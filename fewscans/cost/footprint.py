@@ -45,10 +45,10 @@ class Footprint:
         shape = self.plan.recipes[recipe]
         return sizes.training_mb(backbone, shape, images, scans, self.work.device)
 
-    def views(self, encoder: str) -> int:
-        """Images that a step makes of one scan."""
+    def views(self, encoder: str) -> float:
+        """Images of full size that a step makes of one scan."""
         settings = self.plan.encoders[encoder].settings
-        return settings.views if isinstance(settings, PretrainSettings) else 1
+        return settings.images if isinstance(settings, PretrainSettings) else 1
 
     def output(self, rule: str, encoder: str, recipe: str, dataset: str) -> tuple[int, int]:
         """(MB, files) that a job leaves behind, its log, benchmark and cache entries counted."""

@@ -14,7 +14,7 @@ from pydantic import Field
 from fewscans.config.encoders.base import EncoderSettings, PretrainSettings
 from fewscans.config.encoders.baselines import Imagenet, Majority, Random, Scratch, ScratchLong
 from fewscans.config.encoders.contrastive import MocoV3, Simclr
-from fewscans.config.encoders.following import Byol
+from fewscans.config.encoders.following import Byol, Dino
 from fewscans.config.encoders.joint import Barlow, Simsiam, Vicreg
 from fewscans.config.encoders.masked import Mae, Simmim
 from fewscans.config.encoders.outside import FAULTY, from_outside
@@ -27,7 +27,7 @@ __all__ = [
 _OURS: tuple[type[EncoderSettings], ...] = (
     Majority, Random, Scratch, ScratchLong, Imagenet,
     Simclr, MocoV3,
-    Byol,
+    Byol, Dino,
     Simsiam, Barlow, Vicreg,
     Mae, Simmim,
 )  # fmt: skip

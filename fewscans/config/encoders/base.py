@@ -81,6 +81,11 @@ class PretrainSettings(EncoderSettings):
     numbers round differently, so it belongs to the result."""
 
     @property
+    def images(self) -> float:
+        """Images of full size that a step makes of one scan: what memory follows from."""
+        return self.views
+
+    @property
     def starts_from_file(self) -> bool:
         """Whether `start` is a path."""
         return self.start is not None and "/" in self.start

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from fewscans.config.base import Fraction
 from fewscans.config.encoders.base import PretrainSettings
+
+Temperature = Annotated[float, Field(gt=0, le=10)]
 
 
 class MomentumSettings(PretrainSettings):
@@ -28,3 +31,32 @@ class Byol(MomentumSettings):
     title: ClassVar[str] = "BYOL"
     module: ClassVar[str] = "fewscans.methods.byol"
     views: ClassVar[int] = 2
+
+
+class Dino(MomentumSettings):
+    """DINO: small crops find the prototypes that a slowly following network has for large ones (Caron et al. 2021)."""
+
+    method: Literal["dino"] = "dino"
+    title: ClassVar[str] = "DINO"
+    module: ClassVar[str] = "fewscans.methods.dino"
+    views: ClassVar[int] = 2
+    local_crops: int = Field(default=6, ge=0, le=32)
+    """Small crops besides the two large ones (multi-crop; the paper has up to 10)."""
+    local_side: float = Field(default=0.5, gt=0, le=1)
+    """Side of small crops as a share of the image's; whole patches of a ViT."""
+    local_area: tuple[Fraction, Fraction] = (0.05, 0.4)
+    """Area of small crops as a share of the image; large ones have the second number up to all of it (section 3.1)."""
+    temperature: float = Field(default=0.1, gt=0, le=10)
+    """Of the student (section 3.1)."""
+    teacher_temperature: tuple[Temperature, Temperature] = (0.04, 0.07)
+    """Of the teacher: at first, and after three tenths of the steps (section 3.1)."""
+    centre_momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of the centre of the teacher's outputs (appendix D)."""
+    prototypes: int | None = Field(default=None, ge=2, le=1_000_000)
+    """Output of the head; without it sixteen for each scan of a batch, as the paper's 65,536 are far more than small
+    data sets have scans."""
+
+    @property
+    def images(self) -> float:
+        """Small crops count by their area."""
+        return self.views + self.local_crops * self.local_side**2

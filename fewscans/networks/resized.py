@@ -1,0 +1,53 @@
+"""A network on scans of another side than it was made for: crops of multi-crop training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewscans.networks import tokens
+from fewscans.networks.tokens import MonaiTokens, TimmTokens, Tokens
+
+# Below, the coarsest map of MONAI's UNet has one place, which its norm refuses.
+UNET_SIDE = 32
+
+
+def forward_at(model: nn.Module, x: Tensor) -> Tensor:
+    """[B, E] of `x` [B, C, *S] of any side `fitting_side` allows; a ViT's positions are interpolated."""
+    plain = tokens.of(model)
+    if plain is None:
+        return model(x)  # type: ignore[no-any-return]
+    if isinstance(plain, TimmTokens):
+        return _timm(plain, x)
+    assert isinstance(plain, MonaiTokens)
+    return _monai(plain, x)
+
+
+def fitting_side(model: nn.Module, side: int) -> int:
+    """The side nearest to `side` that the network takes: whole patches of a ViT, two at least."""
+    plain = tokens.of(model)
+    if plain is None:
+        return max(side, UNET_SIDE) if hasattr(model, "pyramid") else side
+    return plain.side * max(2, round(side / plain.side))
+
+
+def _timm(plain: Tokens, x: Tensor) -> Tensor:
+    model: Any = plain.model
+    patches = model.patch_embed.norm(model.patch_embed.proj(x).movedim(1, -1))
+    was, model.dynamic_img_size = model.dynamic_img_size, True  # timm's own way to interpolate
+    try:
+        placed = plain.placed(patches)
+    finally:
+        model.dynamic_img_size = was
+    return model.forward_head(plain.encoded(placed))  # type: ignore[no-any-return]
+
+
+def _monai(plain: Tokens, x: Tensor) -> Tensor:
+    own = plain.model.patch_embedding.position_embeddings  # [1, N, E]
+    grid = tuple(length // plain.side for length in x.shape[2:])
+    mode = {2: "bicubic", 3: "trilinear"}[len(grid)]
+    places = own.transpose(1, 2).unflatten(2, plain.grid)
+    places = F.interpolate(places, size=grid, mode=mode, align_corners=False).flatten(2)
+    return plain.encoded(plain.patches(x) + places.transpose(1, 2)).mean(dim=1)
