@@ -48,13 +48,17 @@ class Dino(MomentumSettings):
     """Area of small crops as a share of the image; large ones have the second number up to all of it (section 3.1)."""
     temperature: float = Field(default=0.1, gt=0, le=10)
     """Of the student (section 3.1)."""
-    teacher_temperature: tuple[Temperature, Temperature] = (0.04, 0.07)
-    """Of the teacher: at first, and after three tenths of the steps (section 3.1)."""
+    teacher_temperature: tuple[Temperature, Temperature] = (0.02, 0.04)
+    """Of the teacher: at first, and after three tenths of the steps (the paper: 0.04 to 0.07). Sharper, since teachers of
+    few steps say almost the same of all scans."""
+    projector_dim: int = Field(default=32, ge=2, le=65_536)
+    """Width before the prototypes (the paper: 256). Random vectors of fewer dimensions differ more, so that prototypes
+    tell scans apart from the first steps on."""
     centre_momentum: float = Field(default=0.9, ge=0, lt=1)
     """Of the centre of the teacher's outputs (appendix D)."""
     prototypes: int | None = Field(default=None, ge=2, le=1_000_000)
-    """Output of the head; without it sixteen for each scan of a batch, as the paper's 65,536 are far more than small
-    data sets have scans."""
+    """Output of the head; without it four for each scan of a batch, as the paper's 65,536 are far more than small data
+    sets have scans."""
 
     @property
     def images(self) -> float:
