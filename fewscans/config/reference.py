@@ -10,13 +10,13 @@ import argparse
 import difflib
 import json
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fewscans.config import stages
 from fewscans.config.base import Settings
+from fewscans.config.encoders import METHODS, PretrainSettings
 from fewscans.config.explain import number
 from fewscans.config.models import Config
 from fewscans.files import write_text
@@ -48,7 +48,7 @@ WORDS = {
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema of a config file: settings that several groups have alike are said once."""
+    """JSON Schema of a config file: what all methods have alike is said once."""
     made = _models()
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "fewscans config"}
     return {**head, **_said_once(made)}
@@ -60,35 +60,20 @@ def _models() -> dict[str, Any]:
 
 
 def _said_once(made: dict[str, Any]) -> dict[str, Any]:
-    """`made` with every property that occurs twice or more moved to a definition of its own, under the key's name."""
+    """`made` with what all self-supervised methods have alike in one definition, which theirs refer to."""
     groups = made["$defs"]
-    counts = Counter(
-        (key, json.dumps(node))
-        for group in groups.values()
-        for key, node in group.get("properties", {}).items()
-        if "$ref" not in node
-    )
-    places: dict[tuple[str, str], str] = {}
-    for (key, text), times in counts.items():
-        if times > 1:
-            alike = sum(key == other for other, _ in places)
-            places[key, text] = f"{key}-{alike + 1}" if alike else key
-
-    def moved(key: str, node: Any) -> Any:
-        place = places.get((key, json.dumps(node)))
-        return {"$ref": f"#/$defs/{place}"} if place else node
-
-    slim = {
-        name: {
-            **group,
-            "properties": {key: moved(key, node) for key, node in group["properties"].items()},
-        }
-        if "properties" in group
-        else group
-        for name, group in groups.items()
-    }
-    shared = {place: json.loads(text) for (_, text), place in places.items()}
-    return {**made, "$defs": {**slim, **shared}}
+    names = [model.__name__ for model in METHODS.values()]
+    first, *others = (groups[name]["properties"] for name in names)
+    alike = {key: node for key, node in first.items() if all(o.get(key) == node for o in others)}
+    base = PretrainSettings.__name__
+    slim = {base: {"description": PretrainSettings.__doc__, "type": "object", "properties": alike}}
+    for name in names:
+        group = {key: value for key, value in groups[name].items() if key != "additionalProperties"}
+        own = {key: node for key, node in group["properties"].items() if key not in alike}
+        slim[name] = {
+            **group, "allOf": [{"$ref": f"#/$defs/{base}"}], "properties": own, "unevaluatedProperties": False,
+        }  # fmt: skip
+    return {**made, "$defs": {**groups, **slim}}
 
 
 def _laid_out(node: Any, width: int = 118, depth: int = 0) -> str:

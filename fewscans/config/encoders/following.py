@@ -49,8 +49,8 @@ class Dino(MomentumSettings):
     temperature: float = Field(default=0.1, gt=0, le=10)
     """Of the student (section 3.1)."""
     teacher_temperature: tuple[Temperature, Temperature] = (0.02, 0.04)
-    """Of the teacher: at first, and after three tenths of the steps (the paper: 0.04 to 0.07). Sharper, since teachers of
-    few steps say almost the same of all scans."""
+    """Of the teacher: at first, and after three tenths of the steps (the paper: 0.04 to 0.07). Sharper, since teachers
+    of few steps say almost the same of all scans."""
     projector_dim: int = Field(default=32, ge=2, le=65_536)
     """Width before the prototypes (the paper: 256). Random vectors of fewer dimensions differ more, so that prototypes
     tell scans apart from the first steps on."""
