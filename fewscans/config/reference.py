@@ -10,6 +10,7 @@ import argparse
 import difflib
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,23 +61,26 @@ def _models() -> dict[str, Any]:
 
 
 def _said_once(made: dict[str, Any]) -> dict[str, Any]:
-    """`made` with what all self-supervised methods have alike in one definition, which theirs refer to."""
+    """`made` with what most self-supervised methods have alike in one definition, which all of theirs refer to."""
     groups = made["$defs"]
     names = [model.__name__ for model in METHODS.values()]
-    first, *others = (groups[name]["properties"] for name in names)
-    alike = {key: node for key, node in first.items() if all(o.get(key) == node for o in others)}
+    counts = Counter(
+        (key, json.dumps(node))
+        for name in names
+        for key, node in groups[name]["properties"].items()
+    )
+    alike = {key: json.loads(node) for (key, node), n in counts.items() if 2 * n > len(names)}
     base = PretrainSettings.__name__
-    slim = {base: {"description": PretrainSettings.__doc__, "type": "object", "properties": alike}}
+    slim: dict[str, Any] = {base: {"description": PretrainSettings.__doc__, "properties": alike}}
     for name in names:
         group = {key: value for key, value in groups[name].items() if key != "additionalProperties"}
-        own = {key: node for key, node in group["properties"].items() if key not in alike}
-        slim[name] = {
-            **group, "allOf": [{"$ref": f"#/$defs/{base}"}], "properties": own, "unevaluatedProperties": False,
-        }  # fmt: skip
+        own = {key: node for key, node in group["properties"].items() if node != alike.get(key)}
+        group |= {"properties": own, "unevaluatedProperties": False}
+        slim[name] = {**group, "allOf": [{"$ref": f"#/$defs/{base}"}]}
     return {**made, "$defs": {**groups, **slim}}
 
 
-def _laid_out(node: Any, width: int = 118, depth: int = 0) -> str:
+def _laid_out(node: Any, width: int = 240, depth: int = 0) -> str:
     """JSON with a line for what fits in one, so that the file stays small and its differences readable."""
     line = json.dumps(node)
     if depth + len(line) <= width or not isinstance(node, (dict, list)) or not node:
