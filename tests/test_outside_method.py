@@ -104,7 +104,7 @@ def test_the_workflow_plans_it_and_says_what_is_wrong_with_its_settings(env, tmp
     planned = clone.run("-n")
     assert "rule pretrain" in planned.stdout
     assert "mine" in planned.stdout
-    clone.config(encoders={"mine": {**toy, "weight": -1, "wieght": 1}})
+    clone.config(encoders={"mine": {**toy, "weight": -1, "weightt": 1}})
     refused = clone.run("-n", check=False).stdout
     assert "must be above 0 (given: -1)" in refused
     assert "Did you mean 'weight'?" in refused

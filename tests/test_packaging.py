@@ -24,7 +24,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 TARGETS = [
     "help", "demo", "test", "test-slurm", "setup", "fast", "lint", "types", "format", "config", "envs", "bench",
-    "docs", "real", "clean",
+    "docs", "real", "learns", "clean",
 ]  # fmt: skip
 
 

@@ -52,7 +52,7 @@ def test_a_chain_is_one_arm_and_each_stage_a_job():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"second": {"start": "frist"}}, "Did you mean 'first'?"),
+        ({"second": {"start": "fisrst"}}, "Did you mean 'first'?"),
         ({"first": {"start": "second"}}, "encoders.first.start: leads back to itself"),
         ({"second": {"start": "imagenet"}}, "encoders.first.stage: nothing starts from it"),
         ({"second": {"backbone": "test_vit"}}, "Give both the same `backbone`"),

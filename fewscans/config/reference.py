@@ -107,7 +107,7 @@ def _without_titles(node: Any, in_properties: bool = False) -> Any:
 
 def config_reference() -> str:
     """Markdown: a table for the config as a whole, then one for each group of settings in it."""
-    made = _models()
+    made = schema()
     parts = [f"### Config\n\n{_table(made)}"]
     parts += [_section(name, made["$defs"][name]) for name in _in_order(made)]
     return "\n".join(parts)
@@ -138,6 +138,7 @@ def _in_order(made: Mapping[str, Any]) -> list[str]:
             if name not in seen:
                 seen.append(name)
                 visit(made["$defs"][name].get("properties", {}))
+                visit(made["$defs"][name].get("allOf"))
 
     for part in made["properties"].values():
         visit(part)
@@ -157,7 +158,12 @@ def _references(node: Any) -> Iterator[str]:
 
 
 def _section(name: str, definition: Mapping[str, Any]) -> str:
-    return f"### {name}\n\n{_cell(definition.get('description', ''))}\n\n{_table(definition)}"
+    also = "".join(
+        f"\nAnd all of [{base}](#{base.lower()}).\n"
+        for base in _references(definition.get("allOf"))
+    )
+    said = _cell(definition.get("description", ""))
+    return f"### {name}\n\n{said}\n\n{_table(definition)}{also}"
 
 
 def _table(definition: Mapping[str, Any]) -> str:
