@@ -233,7 +233,7 @@ def _write_encoder(folder: Path, method: str, rng: Any) -> None:
     )
 
     facts = {"method": method, "settings": {"epochs": 40, "lr": 0.001}, "n_scans": 80, "device_seconds": 61.5,
-             "device_name": "x86_64", "versions": {"torch": "2.13.0"}}  # fmt: skip
+             "device_name": "x86_64", "versions": {"torch": "2.13.0"}, "steps": 200, "flags": []}  # fmt: skip
     write_json(folder / "encoder.json", facts)
 
 

@@ -1,0 +1,88 @@
+"""The page that asks whether each method learns: what it is held against, and what it says of that."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from results_factory import make_results
+
+from fewscans.config.stages import AggregateParams
+from fewscans.learns import learns
+from fewscans.report.learns import page
+from scripts import learns as part_script
+from scripts import learns_page as page_script
+
+PARAMS = {"score": {"resamples": 200}}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return make_results(
+        tmp_path_factory.mktemp("learns"), validation={"folds": 3, "seeds": 2, "draws": 2}
+    )
+
+
+@pytest.fixture(scope="module")
+def part(made):
+    plan = json.loads(made.plan.read_text())
+    return learns(plan, AggregateParams.model_validate(PARAMS), made.root)
+
+
+def rows(part, **wanted):
+    return [
+        row
+        for row in part["datasets"]["phantom"]["rows"]
+        if all(row[key] == value for key, value in wanted.items())
+    ]
+
+
+def test_each_arm_is_held_against_its_own_network(part):
+    for row in rows(part, method="simclr"):
+        assert {"above_random", "above_scratch"} <= set(row)
+    (untrained,) = rows(part, method="random", backbone="test_vit", budget="all")
+    assert "above_random" not in untrained
+    (mae,) = rows(part, method="mae", protocol="linear", budget="all")
+    diff, low, high = mae["above_random"]
+    assert diff == pytest.approx(mae["value"] - untrained["value"], abs=0.02)
+    assert low < diff < high
+
+
+def test_provenance_is_there(part):
+    one = part["datasets"]["phantom"]
+    assert one["trainings"]["simclr"]["trainings"] == 6  # three folds, two seeds
+    assert one["trainings"]["simclr"]["steps"] == 200
+    assert one["trainings"]["simclr"]["effective_rank"] > 0
+    assert set(one["digests"]) == {"config", "data", "splits", "code"}
+
+
+@pytest.mark.parametrize(
+    ("above", "word"),
+    [([0.1, 0.02, 0.2], "learns"), ([0.1, -0.02, 0.2], "cannot tell"), ([-0.1, -0.2, -0.02], "worse")],
+)  # fmt: skip
+def test_a_method_learns_where_its_whole_interval_says_so(part, above, word):
+    changed = json.loads(json.dumps(part))
+    for row in changed["datasets"]["phantom"]["rows"]:
+        row.pop("above_random", None)
+        if row["method"] == "simclr" and row["protocol"] == "linear":
+            row["above_random"] = above
+    text = page([changed])
+    assert f"| SimCLR | `test_resnet` | {word} |" in text
+    assert ("No gain shown anywhere: SimCLR" in text) == (word != "learns")
+
+
+def test_the_scripts_write_the_page(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(made.root)
+    out, text = tmp_path / "learns.json", tmp_path / "learns.md"
+    assert (
+        part_script.main(
+            ["--params", json.dumps(PARAMS), "--plan", str(made.plan), "--out", str(out)]
+        )
+        == 0
+    )
+    assert page_script.main([str(out), str(out), "--out", str(text)]) == 0
+    written = text.read_text()
+    assert written.startswith("# Does it learn")
+    assert written.count("## phantom") == 2
+    assert "| majority |" in written
+    assert "nan" not in written
