@@ -38,7 +38,7 @@ def write_pictures(folder: Path, method: Method, resident: Resident, seed_key: i
     with torch.inference_mode():
         made = method.pictures(Batch(x, keys, 0, seed_key))
     method.train(was_training)
-    none = np.zeros((0, *resident.shape), dtype=np.uint8)
+    none = _as_uint8(x[:0])
     names = ("original", "masked", "reconstructed")
     arrays: dict[str, Any] = {
         name: none if made is None else _as_uint8(made[name]) for name in names
@@ -47,4 +47,7 @@ def write_pictures(folder: Path, method: Method, resident: Resident, seed_key: i
 
 
 def _as_uint8(x: torch.Tensor) -> np.ndarray:
+    """[B, C, H, W]; of a volume its middle slice."""
+    if x.ndim == 5:
+        x = x[:, :, x.shape[2] // 2]
     return (x.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()

@@ -32,6 +32,7 @@ def convert_params(wildcards):
         path_column=dataset.columns.path,
         exclude=dataset.exclude,
         on_unreadable=dataset.on_unreadable,
+        ndim=CONFIG.ndim,
         chunk=int(wildcards.chunk),
         chunks=dataset.chunks,
     )

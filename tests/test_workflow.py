@@ -195,11 +195,19 @@ def test_a_comment_reruns_nothing_and_a_changed_function_what_uses_it(clone):
 
 
 def test_a_new_method_reruns_nothing(clone):
-    registry = clone.folder / "fewscans/methods/__init__.py"
+    registry = clone.folder / "fewscans/config/encoders/__init__.py"
     text = registry.read_text()
-    assert '"simclr"' in text
+    assert "    Mae, Simmim," in text
     registry.write_text(
-        text.replace('"simclr"', '"other": "fewscans.methods.other",\n    "simclr"', 1)
+        text.replace("    Mae, Simmim,", "    Mae, Simmim, Other,").replace(
+            "import Mae, Simmim", "import Mae, Other, Simmim"
+        )
+    )
+    settings = clone.folder / "fewscans/config/encoders/masked.py"
+    settings.write_text(
+        settings.read_text() + "\n\nclass Other(PretrainSettings):\n"
+        '    """Other."""\n\n    method: Literal["other"] = "other"\n    title: ClassVar[str] = "Other"\n'
+        '    module: ClassVar[str] = "fewscans.methods.other"\n'
     )
     (clone.folder / "fewscans/methods/other.py").write_text("def loss():\n    return 0\n")
     assert clone.to_run() == {}

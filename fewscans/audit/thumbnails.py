@@ -23,7 +23,7 @@ class Thumbnails:
     ----------
     pictures
         [n, 32, 32] float32, mean gray of each box in physical units; 0 where a scan could not be
-        read.
+        read. Of a volume 16 thick slices of 8 x 8 boxes, side by side.
     constant
         [n] bool: one value everywhere. Such a scan has no correlation with any other.
     blank
@@ -38,7 +38,7 @@ class Thumbnails:
 def make_thumbnails(
     index: pd.DataFrame, read_pixels: Callable[[pd.Series], np.ndarray]
 ) -> Thumbnails:
-    """Thumbnails of the scans of `index`; `read_pixels(row)` gives [C, H, W] float32."""
+    """Thumbnails of the scans of `index`; `read_pixels(row)` gives [C, (D,) H, W] float32."""
     n = len(index)
     pictures = np.zeros((n, SIDE, SIDE), dtype=np.float32)
     constant, blank = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
@@ -53,7 +53,7 @@ def make_thumbnails(
 
 
 def to_gray(pixels: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    """[H, W] float32 from [C, H, W]: luma of three channels, the mean of any other number."""
+    """[(D,) H, W] float32 from [C, (D,) H, W]: luma of three channels, the mean of any other number."""
     pixels = pixels.astype(np.float32, copy=False)
     if pixels.shape[0] == 1:
         return pixels[0]
@@ -61,15 +61,21 @@ def to_gray(pixels: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
 
 
 def thumbnail(gray: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """[32, 32] means over equal boxes of [H, W]; a pixel on a border counts in part in either."""
-    height, width = gray.shape
-    return (_boxes(height) @ gray @ _boxes(width).T).astype(np.float32)
+    """[32, 32] means over equal boxes of [(D,) H, W]; a pixel on a border counts in part in either."""
+    if gray.ndim == 2:
+        height, width = gray.shape
+        return (_boxes(height) @ gray @ _boxes(width).T).astype(np.float32)
+    for axis, boxes in enumerate((SIDE // 2, SIDE // 4, SIDE // 4)):
+        weights = _boxes(gray.shape[axis], boxes)
+        gray = np.moveaxis(np.tensordot(weights, gray, axes=(1, axis)), 0, axis)
+    rows = gray.reshape(4, 4, SIDE // 4, SIDE // 4).swapaxes(1, 2)
+    return np.ascontiguousarray(rows.reshape(SIDE, SIDE), dtype=np.float32)
 
 
 @lru_cache(maxsize=512)
-def _boxes(length: int) -> npt.NDArray[np.float32]:
-    """[32, length] weights that average `length` pixels into 32 boxes."""
-    edges = np.linspace(0, length, SIDE + 1)
+def _boxes(length: int, boxes: int = SIDE) -> npt.NDArray[np.float32]:
+    """[boxes, length] weights that average `length` pixels into equal boxes."""
+    edges = np.linspace(0, length, boxes + 1)
     pixel = np.arange(length)
     overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
     weights = overlap.clip(min=0)

@@ -130,6 +130,9 @@ def _check_references(config: Config, raw: Mapping[str, Any], problems: Problems
             if not low < high:
                 message = f"low must be below high (given: [{low:g}, {high:g}])."
                 problems.add(f"recipes.{name}.{key}", message)
+    if len({recipe.ndim for recipe in config.recipes.values()}) > 1:
+        message = "some have ndim 2, some 3. Write two configs, with a `work` and `results` each."
+        problems.add("recipes", message)
     for name, encoder in config.encoders.items():
         if name in ENCODERS and name != encoder.method:
             message = f"'{name}' is the name of another method. Choose another name."
@@ -208,6 +211,9 @@ def _check_axis(
         for value in values:
             if value not in ENCODERS:
                 problems.add(place, not_a_method(str(value)))
+        return
+    if axis == "ndim":
+        problems.add(place, "images and volumes are not one ablation. Write two configs.")
         return
     known = [*type(base).model_fields, *type(recipe).model_fields]
     if axis not in known:

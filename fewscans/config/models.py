@@ -299,3 +299,8 @@ class Config(Settings):
     """Looks."""
     compute: ComputeSettings = ComputeSettings()
     """Threads, device, precision."""
+
+    @property
+    def ndim(self) -> int:
+        """Axes of space, the same in all recipes: scans are converted once."""
+        return next(iter(self.recipes.values())).ndim

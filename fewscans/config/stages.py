@@ -40,6 +40,8 @@ class ConvertParams(Settings):
     """Paths or globs to leave out."""
     on_unreadable: Literal["leave-out", "stop"] = "leave-out"
     """What to do about a file that cannot be read."""
+    ndim: Literal[2, 3] = 2
+    """Axes of space of what is kept: images or volumes."""
     chunk: int = 0
     """This chunk, from 0."""
     chunks: int = 1

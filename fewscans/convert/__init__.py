@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import math
 import os
 import zlib
 from collections.abc import Callable
@@ -65,15 +66,15 @@ class Meta:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """One image as it was stored.
+    """One image or volume as it was stored.
 
     Attributes
     ----------
-    array : [C, H, W]
+    array : [C, H, W] or [C, D, H, W]
         C is 1 or 3; native dtype. Three equal channels are kept as one (their luma is the same
-        number).
+        number). Volumes of NIfTI are in RAS: D from the feet up, H from back to front, W from left to right.
     spacing_mm : tuple of float
-        Between rows, between columns; empty where the file does not say (never guessed).
+        Along each axis of space; empty where the file does not say (never guessed).
     meta : Meta
         Kind, colour mode, bits, and the way to physical values.
     """
@@ -83,7 +84,7 @@ class Scan:
     meta: Meta
 
     def physical(self) -> npt.NDArray[np.float32]:
-        """[C, H, W] float32: HU or whatever else the file's unit is."""
+        """The array as float32: HU or whatever else the file's unit is."""
         return to_physical(self.array, self.meta.scale, self.meta.intercept)
 
 
@@ -123,8 +124,8 @@ def sniff(head: bytes) -> str:
     return ""
 
 
-def read(path: str | os.PathLike[str]) -> Scan:
-    """Read one 2D image of any kind.
+def read(path: str | os.PathLike[str], ndim: int = 2) -> Scan:
+    """Read one image of any kind, or one volume where `ndim` is 3.
 
     Raises
     ------
@@ -135,7 +136,7 @@ def read(path: str | os.PathLike[str]) -> Scan:
     kind = ""
     try:
         kind = _kind_of(path)
-        return _reader(kind)(path, kind)
+        return _reader(kind, ndim)(path, kind)
     except Unreadable as error:
         raise Unreadable(error.reason, error.status, error.format or kind) from None
     except MemoryError:
@@ -171,7 +172,14 @@ def _kind_of(path: Path) -> str:
     return kind
 
 
-def _reader(kind: str) -> Callable[[Path, str], Scan]:
+def _reader(kind: str, ndim: int) -> Callable[[Path, str], Scan]:
+    if kind == "NIFTI" and ndim == 3:
+        from fewscans.convert.volume import read_volume
+
+        return read_volume
+    if ndim == 3:
+        what = "DICOM series are not put together yet" if kind == "DICOM" else "this is an image"
+        raise Unreadable(f"{what}; where `ndim` is 3, NIfTI volumes are read", "set-aside")
     if kind == "DICOM":
         from fewscans.convert.dicom import read_dicom
 
@@ -198,19 +206,20 @@ def _one_line(error: BaseException) -> str:
     return f"{text[:160]}..." if len(text) > 160 else text or type(error).__name__
 
 
-def check_size(width: int, height: int) -> None:
+def check_size(*lengths: int) -> None:
     """Refuse an image without pixels, or with more than `MAX_PIXELS`, before it is unpacked."""
-    if width < 1 or height < 1:
-        raise Unreadable(f"has no pixels ({width} x {height})")
-    if width * height > MAX_PIXELS:
+    shown = " x ".join(map(str, lengths))
+    if min(lengths) < 1:
+        raise Unreadable(f"has no pixels ({shown})")
+    if math.prod(lengths) > MAX_PIXELS:
         raise Unreadable(
-            f"{width} x {height} pixels: more than the {MAX_PIXELS // 10**6} million that are read",
+            f"{shown} pixels: more than the {MAX_PIXELS // 10**6} million that are read",
             "set-aside",
         )
 
 
 def join_equal_channels(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """[C, H, W] -> [1, H, W] where all channels are equal, so that gray saved as RGB is gray."""
+    """[C, ...] -> [1, ...] where all channels are equal, so that gray saved as RGB is gray."""
     if array.shape[0] > 1 and all((array[0] == other).all() for other in array[1:]):
         return array[:1]
     return array

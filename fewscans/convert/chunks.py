@@ -163,7 +163,7 @@ def read_converted(
 ) -> tuple[pd.DataFrame, Callable[[Any], npt.NDArray[np.float32]]]:
     """Index of all chunks by path, with the column `folder`; and a function from row to pixels.
 
-    The function takes a row (Series, mapping or named tuple) and gives physical values, [C, H, W]
+    The function takes a row (Series, mapping or named tuple) and gives physical values, [C, (D,) H, W]
     float32.
 
     Raises
@@ -205,7 +205,7 @@ def _read_index(folder: Path) -> tuple[pd.DataFrame, int]:
 
 
 def read_pixels(row: Any) -> npt.NDArray[np.float32]:
-    """Physical values [C, H, W] of a row of `read_converted`."""
+    """Physical values [C, (D,) H, W] of a row of `read_converted`."""
     cell = (lambda name: getattr(row, name)) if isinstance(row, tuple) else (lambda name: row[name])
     if cell("status") != "ok":
         raise ValueError(f"{cell('path')} has no pixels: {cell('reason')}")

@@ -1,6 +1,7 @@
 """An .npz in MedMNIST's layout, a scan at a time.
 
-That is train_images [n, H, W] or [n, H, W, 3], train_labels [n, 1]; the same for val and test.
+That is train_images [n, H, W] or [n, H, W, 3], in 3D [n, D, H, W] or [n, D, H, W, 3], train_labels [n, 1]; the same
+for val and test.
 
 Arrays are read from the archive as a stream, a scan at a time; pickled objects are refused.
 """
@@ -35,14 +36,16 @@ class Member:
     dtype: np.dtype[np.generic]
 
 
-def read_members(path: str | os.PathLike[str]) -> dict[str, Member]:
+def read_members(path: str | os.PathLike[str], ndim: int | None = None) -> dict[str, Member]:
     """Images and labels of all parts, e.g. ``train_images``; no array is unpacked.
+
+    With `ndim` they must be images (2) or volumes (3).
 
     Raises
     ------
     UserError
-        Not an .npz, parts that are missing or don't match, 3D volumes, several labels per scan,
-        pickled objects.
+        Not an .npz, parts that are missing or don't match, volumes for images, several labels per
+        scan, pickled objects.
     """
     problems = Problems(str(path))
     members = {}
@@ -70,25 +73,27 @@ def read_members(path: str | os.PathLike[str]) -> dict[str, Member]:
             "train_images", f"is missing; the file has {shown}. MedMNIST's layout is needed."
         )
     for part in PARTS:
-        _check_part(members, part, problems)
+        _check_part(members, part, ndim, problems)
     problems.raise_if_any()
     return members
 
 
-def _check_part(members: dict[str, Member], part: str, problems: Problems) -> None:
+def _check_part(
+    members: dict[str, Member], part: str, ndim: int | None, problems: Problems
+) -> None:
     images, labels = members.get(f"{part}_images"), members.get(f"{part}_labels")
     if images is None:
         return
     shape = images.shape
     if images.dtype.kind not in "uifb":
         problems.add(images.name, f"{images.dtype} are no pixels.")
-    if len(shape) == 5 or (len(shape) == 4 and shape[-1] not in (1, 3)):
+    if ndim is not None and not _has_axes(shape, ndim):
+        other = 5 - ndim
+        hint = f" Write `ndim: {other}` in the recipe." if _has_axes(shape, other) else ""
+        axes = "H, W" if ndim == 2 else "D, H, W"
         problems.add(
-            images.name,
-            f"volumes {list(shape[1:])}: 3D is not read here, 2D is ([n, H, W] or [n, H, W, 3]).",
+            images.name, f"shape {list(shape)}: [n, {axes}] or [n, {axes}, 3] is needed.{hint}"
         )
-    elif len(shape) not in (3, 4):
-        problems.add(images.name, f"shape {list(shape)}: [n, H, W] or [n, H, W, 3] is needed.")
     if labels is None:
         return
     if labels.dtype.kind not in "uibUS":
@@ -99,6 +104,11 @@ def _check_part(members: dict[str, Member], part: str, problems: Problems) -> No
         )
     elif labels.shape[:1] != shape[:1] or math.prod(labels.shape) != shape[0]:
         problems.add(labels.name, f"shape {list(labels.shape)} does not fit {shape[0]} images.")
+
+
+def _has_axes(shape: tuple[int, ...], ndim: int) -> bool:
+    """Whether an array holds scans of `ndim` axes of space, with or without colours behind them."""
+    return len(shape) == ndim + 1 or (len(shape) == ndim + 2 and shape[-1] in (1, 3))
 
 
 def row_path(part: str, number: int) -> str:
@@ -127,9 +137,9 @@ def label_rows_of(path: str | os.PathLike[str]) -> list[dict[str, str]]:
 class NpzReader:
     """Scans of one archive, read in ascending order with one of them in memory."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = path
-        self.members = read_members(path)
+    def __init__(self, path: str | os.PathLike[str], ndim: int = 2) -> None:
+        self.path, self.ndim = path, ndim
+        self.members = read_members(path, ndim)
         self._archive = zipfile.ZipFile(path)
         self._part = ""
         self._handle: IO[bytes] | None = None
@@ -148,12 +158,12 @@ class NpzReader:
             self._begin(part)
         member = self.members[f"{part}_images"]
         shape = member.shape[1:]
-        check_size(shape[1], shape[0])
+        check_size(*shape[: self.ndim][::-1])
         try:
             array = self._read_next(member, number)
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
             raise Unreadable(f"the .npz is damaged here ({error})", format="NPZ") from None
-        planes = np.moveaxis(array, -1, 0) if array.ndim == 3 else array[None]
+        planes = np.moveaxis(array, -1, 0) if array.ndim > self.ndim else array[None]
         if planes.dtype == bool:
             planes = planes.astype(np.uint8)
         planes = np.ascontiguousarray(planes.astype(planes.dtype.newbyteorder("="), copy=False))

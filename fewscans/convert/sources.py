@@ -71,7 +71,7 @@ def _list_npz(params: ConvertParams, problems: Problems) -> list[Source]:
     from fewscans.convert.npz import read_members, row_path
 
     found = []
-    for key, member in read_members(str(params.npz)).items():
+    for key, member in read_members(str(params.npz), params.ndim).items():
         part, _, what = key.partition("_")
         if what == "images":
             found += [row_path(part, number) for number in range(member.shape[0])]
@@ -89,11 +89,11 @@ def in_chunk(sources: list[Source], chunk: int, chunks: int) -> list[Source]:
 def open_reader(params: ConvertParams) -> Iterator[Callable[[Source], Scan]]:
     """Yield the function that reads a source; an .npz stays open as long."""
     if params.npz is None:
-        yield lambda source: read(source.file or source.path)
+        yield lambda source: read(source.file or source.path, params.ndim)
         return
     from fewscans.convert.npz import NpzReader
 
-    reader = NpzReader(params.npz)
+    reader = NpzReader(params.npz, params.ndim)
     try:
         yield lambda source: reader.read(*_part_and_number(source.path))
     finally:

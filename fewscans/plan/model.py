@@ -26,6 +26,7 @@ RULES: dict[str, Kind] = {
     "finetune": "gpu",
     "plan": "light",
     "aggregate": "cpu",
+    "learns": "cpu",
     "report": "cpu",
 }
 TITLES = {name: settings.title for name, settings in ENCODERS.items()}
