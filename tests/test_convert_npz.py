@@ -56,7 +56,9 @@ def npz_problem(path: Path, **arrays) -> str:
 
 def test_npz_that_cannot_be_used_is_refused_in_words(tmp_path):
     path = tmp_path / "m.npz"
-    assert "3D is not read here" in npz_problem(path, train_images=np.zeros((2, 8, 8, 8), np.uint8))
+    assert "Write `ndim: 3` in the recipe" in npz_problem(
+        path, train_images=np.zeros((2, 8, 8, 8), np.uint8)
+    )
     assert "is missing; the file has x" in npz_problem(path, x=np.zeros(3))
     assert "pickle" in npz_problem(path, train_images=np.array([{}, []], dtype=object))
     images = np.zeros((2, 8, 8), np.uint8)

@@ -137,11 +137,18 @@ def _check_references(config: Config, raw: Mapping[str, Any], problems: Problems
         if name in ENCODERS and name != encoder.method:
             message = f"'{name}' is the name of another method. Choose another name."
             problems.add(f"encoders.{name}", message)
+        place = f"encoders.{name}.backbone"
         if encoder.networks == "vit" and not looks_like_vit(encoder.backbone):
+            vit = "monai-vit-tiny" if config.ndim == 3 else "vit_tiny_patch16_224"
             problems.add(
-                f"encoders.{name}.backbone",
-                f"{encoder.method} needs a plain ViT; '{encoder.backbone}' is none. Take vit_tiny_patch16_224, or"
-                " method: simmim.",
+                place,
+                f"{encoder.method} needs a plain ViT; '{encoder.backbone}' is none. Take {vit}, or method: simmim.",
+            )
+        elif config.ndim == 3 and not encoder.backbone.startswith("monai-"):
+            problems.add(
+                place,
+                f"'{encoder.backbone}' takes images, and the recipe has `ndim: 3`. Take monai-resnet18, monai-vit-tiny"
+                " or another of MONAI's.",
             )
     for name, ablation in config.ablations.items():
         _check_ablation(config, raw, name, ablation, problems)
@@ -152,8 +159,8 @@ def _check_references(config: Config, raw: Mapping[str, Any], problems: Problems
 
 
 def looks_like_vit(backbone: str) -> bool:
-    """Whether timm's name is that of a plain vision transformer (told without importing timm)."""
-    return backbone.startswith(("vit_", "deit", "test_vit"))
+    """Whether a name is that of a plain vision transformer (told without importing timm)."""
+    return backbone.startswith(("vit_", "deit", "test_vit", "monai-vit", "monai-test-vit"))
 
 
 def _check_dataset(

@@ -71,9 +71,9 @@ def _plane(shape: tuple[int, ...]) -> tuple[int, int]:
     """The two axes of a slice: those longer than 1, else the first."""
     long = [axis for axis, n in enumerate(shape) if n > 1]
     if len(long) > 2:
+        lengths = " x ".join(map(str, shape))
         raise Unreadable(
-            f"a volume ({' x '.join(map(str, shape))}); 2D is read here, 3D where the recipe has `ndim: 3`",
-            "set-aside",
+            f"a volume ({lengths}); 2D is read here, 3D where the recipe has `ndim: 3`", "set-aside"
         )
     if len(shape) < 2 or 0 in shape:
         raise Unreadable(f"not an image (shape {shape})")

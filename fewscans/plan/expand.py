@@ -99,7 +99,8 @@ def _add_baselines(plan: Plan) -> None:
     for name, recipe in plan.pairs:
         used[(*network(plan.encoders[name].settings), recipe)] = None
     if not used:
-        used = {("resnet18", None, recipe): None for recipe in plan.recipes}
+        usual = "resnet18" if plan.config.ndim == 2 else "monai-resnet18"
+        used = {(usual, None, recipe): None for recipe in plan.recipes}
     front: list[tuple[str, str]] = []
     for method in plan.config.baselines:
         if method == "majority":
