@@ -10,13 +10,37 @@ from fewscans.config.encoders.base import PretrainSettings
 from fewscans.config.encoders.following import MomentumSettings
 
 
-class Simclr(PretrainSettings):
+class ContrastiveSettings(PretrainSettings):
+    """What methods with negatives have: who attracts, and who does not repel."""
+
+    views: ClassVar[int] = 2
+
+    temperature: float = Field(default=0.2, gt=0, le=10)
+    """Of the similarities; small ones look at the nearest negatives alone."""
+    positives: Literal["self", "patient", "neighbour"] = "self"
+    """Of whom the second view is: the scan itself, another scan of its patient, or the slice next to it. A scan without
+    others stands for itself."""
+    spare_patient: bool | None = None
+    """Whether an image's own patient is never a negative. Without it: where positives are other scans of the patient,
+    since those are then both; else not, as in the papers, which know of no patients and need none. Worth a try where
+    patients have many scans: the more of a batch is of one patient, the more of its negatives are false."""
+
+    @property
+    def spares(self) -> bool:
+        """Whether an image's own patient is never a negative."""
+        return self.positives != "self" if self.spare_patient is None else self.spare_patient
+
+    def wants(self) -> tuple[str, ...]:
+        """Patients, where they matter."""
+        return ("patient",) if self.spares or self.positives != "self" else ()
+
+
+class Simclr(ContrastiveSettings):
     """SimCLR: two views of a scan attract, all others repel (Chen et al. 2020)."""
 
     method: Literal["simclr"] = "simclr"
     title: ClassVar[str] = "SimCLR"
     module: ClassVar[str] = "fewscans.methods.simclr"
-    views: ClassVar[int] = 2
     temperature: float = Field(default=0.2, gt=0, le=10)
     """Temperature of NT-Xent (section 2.1); 0.5 and below serve small batches."""
     projector_dim: int = Field(default=128, ge=2, le=65_536)
@@ -25,12 +49,11 @@ class Simclr(PretrainSettings):
     """Hidden width of the head; without it the encoder's own."""
 
 
-class MocoV3(MomentumSettings):
+class MocoV3(ContrastiveSettings, MomentumSettings):
     """MoCo v3: find the other view's key, made by a slowly following network, in the batch (Chen, Xie & He 2021)."""
 
     method: Literal["mocov3"] = "mocov3"
     title: ClassVar[str] = "MoCo v3"
     module: ClassVar[str] = "fewscans.methods.mocov3"
-    views: ClassVar[int] = 2
     temperature: float = Field(default=0.2, gt=0, le=10)
     """Temperature of InfoNCE (section 4.1)."""
