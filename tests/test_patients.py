@@ -157,6 +157,8 @@ def test_shares_of_a_batch_make_its_loss_and_patients_matter(resident, name, set
     """Two processes with half a batch each, as in test_methods.py; then the same as if nobody knew of patients."""
     method = make(name, **settings).eval()
     views = method.views(batch(resident))
+    method.loss(*views)
+    method.after_step(1, 10)  # fills a queue with these scans
     halves = [tuple(view[part] for view in views) for part in (slice(0, N // 2), slice(N // 2, N))]
     seen: list[torch.Tensor] = []
     method.gather = lambda x: seen.append(x) or x

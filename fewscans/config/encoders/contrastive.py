@@ -49,6 +49,26 @@ class Simclr(ContrastiveSettings):
     """Hidden width of the head; without it the encoder's own."""
 
 
+class MocoV2(ContrastiveSettings):
+    """MoCo v2: find the other view's key among those of earlier steps (He et al. 2020; Chen et al. 2020)."""
+
+    method: Literal["mocov2"] = "mocov2"
+    title: ClassVar[str] = "MoCo v2"
+    module: ClassVar[str] = "fewscans.methods.mocov2"
+    temperature: float = Field(default=0.2, gt=0, le=10)
+    """Temperature of InfoNCE (Chen et al. 2020, section 3)."""
+    queue: int | None = Field(default=None, ge=2, le=1_048_576)
+    """Keys of earlier steps that queries are told from; without it the paper's 65,536, or where data are fewer as many
+    whole batches as an epoch has besides the present one: a longer queue would repeat the same scans."""
+    momentum: float | None = Field(default=None, ge=0, lt=1)
+    """Of the key network, constant. Without it the paper's 0.999, less where there are few steps: it then remembers a
+    twentieth of them."""
+    projector_dim: int = Field(default=128, ge=2, le=65_536)
+    """Output of the projection head."""
+    projector_hidden: int | None = Field(default=None, ge=2, le=65_536)
+    """Hidden width of the head; without it the encoder's own."""
+
+
 class MocoV3(ContrastiveSettings, MomentumSettings):
     """MoCo v3: find the other view's key, made by a slowly following network, in the batch (Chen, Xie & He 2021)."""
 
