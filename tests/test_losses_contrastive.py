@@ -14,7 +14,8 @@ from engine_factory import make_params, make_store
 
 from fewscans import engine, methods, networks
 from fewscans.compat import ensure_torchvision
-from fewscans.methods import mocov2
+from fewscans.known import Known
+from fewscans.methods import mocov2, simclr, supcon
 from fewscans.methods.contrast import unit
 from fewscans.resident import Resident
 from fewscans.shape import Shape
@@ -53,6 +54,70 @@ def schedule(epochs: int = 4, batch_size: int = 4) -> engine.Schedule:
     return engine.Schedule(
         epochs, batch_size, N // batch_size, 1e-3, 0.01, 0.1, None, seed_key=1, precision="fp32"
     )
+
+
+# -- SupCon ----------------------------------------------------------------------------------------
+
+
+def slow_l_out(z1, z2, target, t) -> float:
+    """Khosla et al. 2020, equation 2, one view at a time; without a label the own other view alone is in P(i)."""
+    z = [*z1.tolist(), *z2.tolist()]
+    n, total = len(z1), 0.0
+    for i in range(2 * n):
+        others = [a for a in range(2 * n) if a != i]
+        below = sum(math.exp(_cosine(z[i], z[a]) / t) for a in others)
+        own = target[i % n]
+        p = [a for a in others if a % n == i % n or (own >= 0 and target[a % n] == own)]
+        total -= sum(math.log(math.exp(_cosine(z[i], z[a]) / t) / below) for a in p) / len(p)
+    return total / (2 * n)
+
+
+@pytest.mark.parametrize(
+    "target", [[0, 0], [0, 1, 0, -1, -1], [-1, -1, -1], [2, 2, 0, 1, 2, 0, -1, 0]]
+)
+@pytest.mark.parametrize("t", [0.07, 0.1, 1.0])
+def test_supcon_is_equation_2(target, t):
+    z1, z2 = (_random(len(target), 5, seed=seed) for seed in (1, 2))
+    found = supcon.l_out(z1, z2, torch.tensor(target), t)
+    assert float(found) == pytest.approx(slow_l_out(z1, z2, target, t), abs=1e-10)
+
+
+def test_supcon_without_labels_is_simclr():
+    z1, z2 = (_random(6, 5, seed=seed) for seed in (1, 2))
+    for target in (torch.full((6,), -1), torch.arange(6)):
+        found = supcon.l_out(z1, z2, target, 0.1)
+        assert float(found) == pytest.approx(float(simclr.nt_xent(z1, z2, 0.1)), abs=1e-12)
+
+
+def test_supcon_does_not_care_what_classes_are_called():
+    z1, z2 = (_random(6, 5, seed=seed) for seed in (1, 2))
+    one, other = (
+        supcon.l_out(z1, z2, torch.tensor(t), 0.1)
+        for t in ([0, 1, 0, 2, -1, 1], [5, 0, 5, 1, -1, 0])
+    )
+    assert float(one) == pytest.approx(float(other), abs=1e-12)
+
+
+def test_supcon_is_given_the_labels_of_its_batch_and_marked(resident):
+    target = np.array([0, 1, -1, 0, 1, 0, -1, 1, 0, 1, 0, 1])
+    known = Known(np.arange(N), np.zeros(N, dtype=np.int64), target, ("healthy", "ill"))
+    training = train(resident, make("supcon"), known=known)
+    batch = training.batch(0)
+    assert training.method.views(batch)[2].tolist() == target[batch.rows].tolist()
+    assert make_params("supcon").settings.wants() == ("target",)
+
+
+# -- MICLe -----------------------------------------------------------------------------------------
+
+
+def test_micle_is_simclr_between_images_of_a_patient(resident):
+    known = Known(np.arange(N) // 3, np.arange(N) % 3, np.full(N, -1))
+    settings = {"positives": "patient", "spare_patient": True}
+    batches = (train(resident, make("micle"), known=known).batch(0) for _ in range(2))
+    one, other = make("micle").eval(), make("simclr", **settings).eval()
+    losses = [m.loss(*m.views(b))[0] for m, b in zip((one, other), batches, strict=True)]
+    assert torch.equal(*losses)
+    assert make_params("micle").settings.wants() == ("patient",)
 
 
 # -- MoCo v2 ---------------------------------------------------------------------------------------

@@ -49,6 +49,35 @@ class Simclr(ContrastiveSettings):
     """Hidden width of the head; without it the encoder's own."""
 
 
+class Micle(Simclr):
+    """MICLe: SimCLR between images of one patient, to go on with after SimCLR (Azizi et al. 2021)."""
+
+    method: Literal["micle"] = "micle"  # type: ignore[assignment]
+    title: ClassVar[str] = "MICLe"
+    module: ClassVar[str] = "fewscans.methods.micle"
+    positives: Literal["self", "patient", "neighbour"] = "patient"
+    """Of whom the second view is (section 3.2: another image of the patient)."""
+
+
+class Supcon(PretrainSettings):
+    """SupCon: scans of one class attract, a reference that sees all training labels (Khosla et al. 2020)."""
+
+    method: Literal["supcon"] = "supcon"
+    title: ClassVar[str] = "SupCon"
+    module: ClassVar[str] = "fewscans.methods.supcon"
+    views: ClassVar[int] = 2
+    temperature: float = Field(default=0.1, gt=0, le=10)
+    """Temperature (section 4: 0.1)."""
+    projector_dim: int = Field(default=128, ge=2, le=65_536)
+    """Output of the projection head (section 3.1)."""
+    projector_hidden: int | None = Field(default=None, ge=2, le=65_536)
+    """Hidden width of the head; without it the encoder's own (section 3.1)."""
+
+    def wants(self) -> tuple[str, ...]:
+        """Labels of the training fold."""
+        return ("target",)
+
+
 class MocoV2(ContrastiveSettings):
     """MoCo v2: find the other view's key among those of earlier steps (He et al. 2020; Chen et al. 2020)."""
 
