@@ -5,18 +5,22 @@ What they do with patients: test_patients.py.
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from engine_factory import make_params, make_store
+from engine_factory import make_folds, make_params, make_store
 
 from fewscans import engine, methods, networks
 from fewscans.compat import ensure_torchvision
+from fewscans.contracts import write_table
 from fewscans.known import Known
 from fewscans.methods import mocov2, simclr, supcon
 from fewscans.methods.contrast import unit
+from fewscans.pretrain import pretrain
 from fewscans.resident import Resident
 from fewscans.shape import Shape
 
@@ -98,13 +102,31 @@ def test_supcon_does_not_care_what_classes_are_called():
     assert float(one) == pytest.approx(float(other), abs=1e-12)
 
 
-def test_supcon_is_given_the_labels_of_its_batch_and_marked(resident):
+def test_supcon_is_given_the_labels_of_its_batch(resident):
     target = np.array([0, 1, -1, 0, 1, 0, -1, 1, 0, 1, 0, 1])
     known = Known(np.arange(N), np.zeros(N, dtype=np.int64), target, ("healthy", "ill"))
     training = train(resident, make("supcon"), known=known)
     batch = training.batch(0)
     assert training.method.views(batch)[2].tolist() == target[batch.rows].tolist()
-    assert make_params("supcon").settings.wants() == ("target",)
+
+
+def test_an_encoder_that_saw_labels_says_so(tmp_path):
+    """From here `finetune` hands the flag on to every row of the table."""
+    store = make_store(tmp_path / "store", n=N)
+    folds = make_folds(tmp_path / "folds.parquet", store.scans)
+    rows = [
+        {"scan": scan, "path": f"{scan}.png", "patient": scan, "group": scan, "target": "ab"[i % 2], "split": "",
+         "site": "", "status": "ok", "reason": ""}
+        for i, scan in enumerate(store.scans)
+    ]  # fmt: skip
+    write_table(tmp_path / "labels.parquet", "labels", pd.DataFrame(rows))
+    for name, flags in (("supcon", ["pretrained-with-labels"]), ("micle", [])):
+        facts = pretrain(
+            make_params(name), store, folds, {}, tmp_path / name, tmp_path / "cache", tmp_path / "checkpoints",
+            labels={"cohort": tmp_path / "labels.parquet"},
+        )  # fmt: skip
+        assert facts["flags"] == flags
+        assert json.loads((tmp_path / name / "encoder.json").read_text())["flags"] == flags
 
 
 # -- MICLe -----------------------------------------------------------------------------------------
