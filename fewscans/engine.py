@@ -103,6 +103,7 @@ class Training:
             should_stop,
             label,
         )
+        method.begin(len(resident), schedule.batch_size, schedule.n_steps)
         self.optimizer = optim.make_optimizer(
             method, schedule.lr, schedule.weight_decay, method.betas
         )

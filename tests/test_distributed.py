@@ -121,7 +121,12 @@ def test_a_silent_rank_ends_the_others_in_time(worked):
     assert "start again to go on" in worked[0]["silent"]
 
 
-CASES = [("simclr", "test_resnet"), ("mae", "test_vit"), ("simmim", "test_resnet")]
+CASES = [
+    ("simclr", "test_resnet"),
+    ("mocov2", "test_resnet"),
+    ("mae", "test_vit"),
+    ("simmim", "test_resnet"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -45,6 +45,9 @@ class Method(nn.Module):
         self.settings, self.shape = settings, shape
         self.policy = augment.policy(settings.strength, self.policy_kind)
 
+    def begin(self, n_scans: int, batch_size: int, n_steps: int) -> None:
+        """Called once, before a saved state is loaded and before the first step: for sizes that follow from these."""
+
     def views(self, batch: Batch) -> tuple[Tensor, ...]:
         """What `loss` is given: augmented scans, masks."""
         raise NotImplementedError

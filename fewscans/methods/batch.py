@@ -52,6 +52,12 @@ class Batch:
         return keyed.uniform(keyed.key_of("method", self.seed_key), self.epoch, self.keys, view, n)
 
     @property
+    def scan(self) -> Tensor:
+        """Numbers of the scans in the training: int64 [B]; without knowledge from 0."""
+        rows = np.arange(len(self.x)) if self.rows is None else self.rows
+        return torch.from_numpy(rows).to(self.x.device)
+
+    @property
     def patient(self) -> Tensor:
         """Whose scans they are: int64 [B], equal numbers are one patient; without knowledge each its own."""
         if self.scans is None or self.rows is None:

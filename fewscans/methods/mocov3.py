@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fewscans import augment
 from fewscans.methods import momentum
 from fewscans.methods.base import Batch, Method
+from fewscans.methods.contrast import related, two_views, unit
 from fewscans.methods.heads import mlp
 from fewscans.networks import embedding_dim
 from fewscans.shape import Shape
@@ -42,17 +43,20 @@ class MoCoV3(Method):
 
     def views(self, batch: Batch) -> tuple[Tensor, ...]:
         """Two augmentations of each scan."""
-        return batch.augmented(0, self.policy), batch.augmented(1, self.policy)
+        return two_views(batch, self.policy, self.settings)
 
     def loss(self, *views: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """ctr(q1, k2) + ctr(q2, k1) (algorithm 1), over the whole batch."""
-        both = torch.cat(views)
+        x1, x2, *patient = views
+        both = torch.cat([x1, x2])
         h = self.encoder(both)
         q1, q2 = (self.gather(q) for q in self.predictor(self.projector(h)).chunk(2))
         with torch.no_grad():
             k1, k2 = (self.gather(k) for k in self.target(both).chunk(2))
         t = self.settings.temperature
-        return contrast(q1, k2, t) + contrast(q2, k1, t), {"embedding": h.detach()}
+        spared = related(self.gather(*patient)) if patient else None
+        loss = contrast(q1, k2, t, spared) + contrast(q2, k1, t, spared)
+        return loss, {"embedding": h.detach()}
 
     def after_step(self, step: int, n_steps: int) -> None:
         """The keys' network follows, ever more slowly (section 4.1)."""
@@ -67,15 +71,17 @@ class MoCoV3(Method):
         return {"projector_hidden": self.hidden, "momentum": self.base_momentum}
 
 
-def contrast(q: Tensor, k: Tensor, temperature: float) -> Tensor:
+def contrast(q: Tensor, k: Tensor, temperature: float, spared: Tensor | None = None) -> Tensor:
     """2 t times the InfoNCE loss of queries and keys [B, D], mean over queries (equation 1 and algorithm 1).
 
-    -log( exp(q_i k_i / t) / sum_j exp(q_i k_j / t) ), rows normalised; no gradient to the keys.
+    -log( exp(q_i k_i / t) / sum_j exp(q_i k_j / t) ), rows normalised; no gradient to the keys. Pairs `spared`, bool
+    [B, B], are no negatives.
     """
-    wide = torch.promote_types(q.dtype, torch.float32)
-    q, k = F.normalize(q.to(wide), dim=1), F.normalize(k.detach().to(wide), dim=1)
+    similarity = unit(q) @ unit(k.detach()).T / temperature
+    if spared is not None:
+        similarity = similarity.masked_fill(spared.clone().fill_diagonal_(False), float("-inf"))
     own = torch.arange(len(q), device=q.device)
-    return 2 * temperature * F.cross_entropy(q @ k.T / temperature, own)
+    return 2 * temperature * F.cross_entropy(similarity, own)
 
 
 METHOD = MoCoV3

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fewscans import augment
 from fewscans.methods.base import Batch, Method
+from fewscans.methods.contrast import related, two_views, unit
 from fewscans.networks import embedding_dim
 from fewscans.shape import Shape
 
@@ -38,22 +39,23 @@ class SimCLR(Method):
 
     def views(self, batch: Batch) -> tuple[Tensor, ...]:
         """Two augmentations of each scan."""
-        return batch.augmented(0, self.policy), batch.augmented(1, self.policy)
+        return two_views(batch, self.policy, self.settings)
 
     def loss(self, *views: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """NT-Xent of the projections; the embedding is what comes before the projector."""
-        h = self.encoder(torch.cat(views))
-        z1, z2 = self.projector(h).chunk(2)
+        x1, x2, *patient = views
+        h = self.encoder(torch.cat([x1, x2]))
         # Negatives are the views of the whole batch, also of what other processes hold of it.
-        z1, z2 = self.gather(z1), self.gather(z2)
-        return nt_xent(z1, z2, self.settings.temperature), {"embedding": h.detach()}
+        z1, z2 = (self.gather(z) for z in self.projector(h).chunk(2))
+        spared = related(self.gather(*patient)) if patient else None
+        return nt_xent(z1, z2, self.settings.temperature, spared), {"embedding": h.detach()}
 
     def resolved(self) -> dict[str, Any]:
         """Width of the head."""
         return {"projector_hidden": self.projector[0].out_features}
 
 
-def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
+def nt_xent(z1: Tensor, z2: Tensor, temperature: float, spared: Tensor | None = None) -> Tensor:
     """Normalised temperature-scaled cross entropy, equation 1, mean over all 2B views.
 
     l(i, j) = -log( exp(sim(z_i, z_j) / t) / sum_{k != i} exp(sim(z_i, z_k) / t) ), sim the cosine; for i the j is the
@@ -63,12 +65,17 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
     ----------
     z1, z2
         Projections [B, D] of the two views, B >= 2.
+    spared
+        Which scans are no negatives of which, bool [B, B]; a scan's own views attract all the same.
     """
-    z = F.normalize(torch.cat([z1, z2]).to(torch.promote_types(z1.dtype, torch.float32)), dim=1)
+    z = unit(torch.cat([z1, z2]))
     n = len(z1)
     similarity = z @ z.T / temperature
     similarity.fill_diagonal_(float("-inf"))  # k != i
     other = torch.arange(2 * n, device=z.device).roll(n)
+    if spared is not None:
+        never = spared.repeat(2, 2).scatter(1, other[:, None], False)
+        similarity = similarity.masked_fill(never, float("-inf"))
     return F.cross_entropy(similarity, other)
 
 

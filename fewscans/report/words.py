@@ -32,6 +32,8 @@ FLAGS = {
     "few-groups": "Few independent patients in a class: intervals are rough.",
     "lr-halved": "Pretraining diverged once and was run again from the start at half the learning rate.",
     "collapsed": "Pretraining collapsed: all scans have nearly the same embedding.",
+    "pretrained-with-labels": "The encoder has seen all labels of the training fold, whatever the budget of the row: a "
+    "reference, no contender.",
     "resumed-elsewhere": "Pretraining was interrupted and went on on another model of CPU or GPU, which rounds "
     "differently: the same command need not give the same weights again.",
     "tuned": "Trained with the values that a search found for each fold (tune.use); settings shown are the config's.",

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from fewscans.config.encoders.base import EncoderSettings, PretrainSettings
 from fewscans.config.encoders.baselines import Imagenet, Majority, Random, Scratch, ScratchLong
-from fewscans.config.encoders.contrastive import MocoV3, Simclr
+from fewscans.config.encoders.contrastive import Micle, MocoV2, MocoV3, Simclr, Supcon
 from fewscans.config.encoders.following import Byol, Dino
 from fewscans.config.encoders.joint import Barlow, Simsiam, Vicreg
 from fewscans.config.encoders.masked import Mae, Simmim
@@ -26,7 +26,7 @@ __all__ = [
 # A line each; in this order tables of settings show them.
 _OURS: tuple[type[EncoderSettings], ...] = (
     Majority, Random, Scratch, ScratchLong, Imagenet,
-    Simclr, MocoV3,
+    Simclr, Micle, MocoV2, MocoV3, Supcon,
     Byol, Dino,
     Simsiam, Barlow, Vicreg,
     Mae, Simmim,
