@@ -21,17 +21,19 @@ def write_pictures(folder: Path, method: Method, resident: Resident, seed_key: i
     index = keyed.permutation(seed_key, 0, resident.keys)[:N_SHOWN]
     scans = np.array([resident.scans[i] for i in index])
     x, keys = resident.batch(index), resident.keys[index]
-    n_views = method.settings.views
-    # A method with one view shows those of two epochs.
-    places = [(0, view) for view in range(n_views)] if n_views > 1 else [(0, 0), (1, 0)]
-    views = [
-        Batch(x, keys, epoch, seed_key).augmented(view, method.policy) for epoch, view in places
-    ]
+    views = method.shown(Batch(x, keys, 0, seed_key))
+    if views is None:
+        n_views = method.settings.views
+        # A method with one view shows those of two epochs.
+        places = [(0, view) for view in range(n_views)] if n_views > 1 else [(0, 0), (1, 0)]
+        views = torch.stack(
+            [Batch(x, keys, epoch, seed_key).augmented(v, method.policy) for epoch, v in places], 1
+        )
     np.savez(
         folder / VIEWS,
         scan=scans,
         original=_as_uint8(x),
-        views=np.stack([_as_uint8(v) for v in views], axis=1),
+        views=_as_uint8(views),
     )
     was_training = method.training
     method.eval()
