@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-Kind = Literal["ssl", "supervised", "mae"]
+Kind = Literal["ssl", "supervised", "mae", "upright"]
 Modality = Literal["any", "ct", "mr", "xray", "ultrasound", "photograph"]
 
 
@@ -104,27 +104,38 @@ _ADDED: dict[str, dict[str, float]] = {
     "photograph": {},
 }
 
+# What would turn a scan, or put it upside down.
+_UPRIGHT: dict[str, Any] = {
+    "rotation_deg": 0.0,
+    "tilt_deg": 0.0,
+    "vertical_flip": 0.0,
+    "depth_flip": 0.0,
+}
+
 
 def policy(strength: float = 1.0, kind: Kind = "ssl", modality: Modality = "any") -> Policy:
     """Policy at a dial `strength` from 0 (crops and flips alone) over 1 (the policy as it is) to 2.
 
     ``ssl``: strong, for contrastive views; crops keep at least 35 % of the area (SimCLR: 8 % of a photograph), since a
     lesion must be likely to be in both. ``supervised``: milder. ``mae``: crops and flips at any strength, as the
-    paper found best (He et al. 2022, table 1e): masking is the augmentation.
+    paper found best (He et al. 2022, table 1e): masking is the augmentation. ``upright``: crops, mirror images and
+    intensities of the milder policy, nothing that turns a scan, for methods that ask which way up it is or where its
+    parts lie; a mirror image is as upright as the scan.
     """
     if modality not in get_args(Modality):
         raise ValueError(f"no modality '{modality}'")
     added: dict[str, Any] = {name: value * strength for name, value in _ADDED[modality].items()}
     if kind == "mae":
         made = Policy()
-    elif kind == "supervised":
+    elif kind in ("supervised", "upright"):
         halved = {name: value / 2 for name, value in added.items()}
         made = _supervised(strength, halved)
     elif kind == "ssl":
         made = _ssl(strength, added)
     else:
         raise ValueError(f"no policy '{kind}'")
-    return replace(made, **_OF_MODALITY[modality])
+    made = replace(made, **_OF_MODALITY[modality])
+    return replace(made, **_UPRIGHT) if kind == "upright" else made
 
 
 def _supervised(strength: float, added: dict[str, Any]) -> Policy:

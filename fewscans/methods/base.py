@@ -63,6 +63,10 @@ class Method(nn.Module):
         """Settings that the user left open, as they came out."""
         return {}
 
+    def shown(self, batch: Batch) -> Tensor | None:
+        """Views [B, V, C, *S] as the encoder sees them, where they are not the augmentations alone; else None."""
+        return None
+
     def pictures(self, batch: Batch) -> dict[str, Tensor] | None:
         """Masked methods: ``original``, ``masked`` and ``reconstructed`` [B, C, *S]; None for others."""
         return None

@@ -31,3 +31,12 @@ def mlp(
     if last in ("norm", "fixed-norm"):
         layers.append(nn.BatchNorm1d(final[1], affine=last == "norm"))
     return nn.Sequential(*layers)
+
+
+def classifier(width: int, n_classes: int) -> nn.Sequential:
+    """One linear layer on embeddings [B, width] whose numbers are standardised over the batch first.
+
+    Embeddings of a new network have a large common part (ViTs above all) that hides what differs between them: without
+    the norm the first hundred steps tell nothing apart.
+    """
+    return nn.Sequential(nn.BatchNorm1d(width, affine=False), nn.Linear(width, n_classes))
