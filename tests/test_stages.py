@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pandas as pd
 import pytest
 import torch
-from engine_factory import make_folds, make_params, make_store
+from engine_factory import SIZE, make_folds, make_params, make_store
 from pretrain_factory import Place
 from safetensors.torch import load_file, save_file
 
+from fewscans import networks
+from fewscans.compat import ensure_torchvision
 from fewscans.config import load
 from fewscans.contracts import read_table, write_table
 from fewscans.errors import UserError
 from fewscans.labelled import check_not_seen
+from fewscans.networks import tokens as networks_tokens
 from fewscans.plan import Run, expand
 from fewscans.pretrain import pretrain
 from fewscans.start import Start
+
+ensure_torchvision()
+import timm  # noqa: E402
 
 DATA = {
     "datasets": {
@@ -158,3 +165,33 @@ def test_what_cannot_be_started_from_is_said(place, tmp_path, kind):
         save_file({"some.weight": torch.zeros(2)}, path)
     with pytest.raises(UserError, match=said):
         run(place, f"bad-{kind}", None if kind == "not given" else path, start=str(path))
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_vit"])
+def test_what_foreign_weights_take_is_handed_on(place, tmp_path, backbone):
+    """They were trained on standardised images: every way into the network does it, and so do its descendants."""
+    sized = {"img_size": SIZE} if "vit" in backbone else {}
+    foreign = timm.create_model(backbone, **sized)
+    save_file(foreign.state_dict(), tmp_path / "weights.safetensors")
+    mean = torch.tensor(foreign.pretrained_cfg["mean"]).mean()
+    sd = torch.tensor(foreign.pretrained_cfg["std"]).mean()
+    method = "mae" if "vit" in backbone else "simclr"
+    out = place.folder / f"foreign-{backbone}"
+    params = make_params(method, backbone=backbone, start="x/weights.safetensors", patch_size=None)
+    pretrain(
+        params, place.store, place.folds, {"more": place.pool}, out, place.folder / "cache",
+        place.folder / "checkpoints", start=tmp_path / "weights.safetensors",
+    )  # fmt: skip
+    trained, meta = networks.load_encoder(out, params.recipe.shape)
+    again = Start.open(out).make(backbone, params.recipe.shape, None).eval()
+    plain = networks.build(meta["network"]["backbone"], meta["network"]["kwargs"])
+    plain.load_state_dict(load_file(out / "encoder.safetensors"))
+    trained, plain = trained.eval(), plain.eval()
+    x = torch.rand(2, 1, SIZE, SIZE)
+    expected = plain.forward_features((x - mean) / sd)
+    for model in (trained, again, copy.deepcopy(trained)):
+        torch.testing.assert_close(model.forward_features(x), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model(x), plain((x - mean) / sd), rtol=1e-4, atol=1e-5)
+    if method == "mae":
+        own = networks_tokens.of(trained).patches(x)
+        torch.testing.assert_close(own, networks_tokens.of(plain).patches((x - mean) / sd))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +50,7 @@ def load_pretrained(
             raise UserError(f"{weights_path}: not weights of '{backbone}': {error}") from None
     _check_covered(model, state, backbone, weights_path)
     model.fewscans_network = {"backbone": backbone, "kwargs": kwargs}
-    _standardise_input(model, shape.channels)
+    standardise_input(model, *_trained_with(model, shape.channels))
     return model
 
 
@@ -96,17 +98,29 @@ def _check_covered(
         )
 
 
-def _standardise_input(model: nn.Module, channels: int) -> None:
-    """Standardise [0, 1] images before the first layer; for one channel with the means over colours."""
-    config = model.pretrained_cfg
-    mean, sd = np.array(config.get("mean", (0.0,))), np.array(config.get("std", (1.0,)))
-    if channels == 1:
-        mean, sd = mean.mean(keepdims=True), sd.mean(keepdims=True)
+def standardise_input(model: nn.Module, mean: Sequence[float], sd: Sequence[float]) -> None:
+    """Let the first layer of a timm model standardise [0, 1] images [B, C, H, W] by the channels' `mean` and `sd`.
+
+    On the layer and not on the model, so that every way into it does: features, patches, crops of other sides.
+    """
+    config: Any = model.pretrained_cfg
     shift = torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)
-    factor = torch.tensor(1 / sd, dtype=torch.float32).view(1, -1, 1, 1)
+    factor = 1 / torch.tensor(sd, dtype=torch.float32).view(1, -1, 1, 1)
 
     def standardise(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         x, *rest = inputs
         return ((x - shift.to(x.device)) * factor.to(x.device), *rest)
 
-    model.register_forward_pre_hook(standardise)
+    first = config["first_conv"]
+    for name in [first] if isinstance(first, str) else first:
+        model.get_submodule(name).register_forward_pre_hook(standardise)
+    model.fewscans_network["standardise"] = {"mean": list(mean), "sd": list(sd)}  # type: ignore[index]
+
+
+def _trained_with(model: nn.Module, channels: int) -> tuple[list[float], list[float]]:
+    """Mean and deviation of the images that the weights were trained on; for one channel the means over colours."""
+    config: Any = model.pretrained_cfg
+    mean, sd = np.array(config.get("mean", (0.0,))), np.array(config.get("std", (1.0,)))
+    if channels == 1:
+        mean, sd = mean.mean(keepdims=True), sd.mean(keepdims=True)
+    return mean.tolist(), sd.tolist()

@@ -12,6 +12,7 @@ from torch import nn
 from fewscans.errors import UserError
 from fewscans.files import atomic
 from fewscans.networks.make import build
+from fewscans.networks.pretrained import standardise_input
 from fewscans.shape import Shape
 
 
@@ -44,7 +45,10 @@ def load_encoder(folder: str | Path, shape: Shape) -> tuple[nn.Module, dict[str,
             f"{folder}: this encoder takes {wanted}, and the store has {shape} ({shape.axis_names}). "
             "Use the recipe it was pretrained with."
         )
-    model = build(meta["network"]["backbone"], meta["network"]["kwargs"])
+    network = meta["network"]
+    model = build(network["backbone"], network["kwargs"])
+    if "standardise" in network:  # it started from weights that were trained on such images
+        standardise_input(model, **network["standardise"])
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
