@@ -9,6 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -139,6 +140,17 @@ def test_works_as_a_module_of_another_workflow(tmp_path):
     assert (other / "mine.txt").exists()
 
 
+def fake_npz(path):
+    """A file in MedMNIST's 3D layout."""
+    path.parent.mkdir(parents=True)
+    parts = {"train": 60, "val": 10, "test": 20}
+    np.savez(
+        path,
+        **{f"{part}_images": np.zeros((n, 4, 4, 4), np.uint8) for part, n in parts.items()},
+        **{f"{part}_labels": np.arange(n)[:, None] % 2 for part, n in parts.items()},
+    )
+
+
 @pytest.mark.parametrize(
     "example", sorted(p.name for p in (ROOT / "config/examples").glob("*.yaml"))
 )
@@ -149,6 +161,8 @@ def test_examples_plan(tmp_path, example):
     for dataset in config["datasets"].values():
         if "root" in dataset:
             fake_data(clone.folder / config.get("data_root", ".") / dataset["root"], dataset)
+        if "npz" in dataset:
+            fake_npz(clone.folder / config["data_root"] / dataset["npz"])
     jobs = clone.to_run("--configfile", f"config/examples/{example}")
     assert jobs["aggregate"] == 1
     assert jobs["pretrain"] > 0
