@@ -57,6 +57,7 @@ def check_config(plan: Plan) -> None:
             folds=plan.config.validation.folds if dataset.split == "grouped" else 0,
             budgets=plan.config.budgets,
             pool=name not in plan.evaluated,
+            ndim=plan.config.ndim,
         )
     _check_weights(plan, problems)
     problems.raise_if_any()

@@ -76,7 +76,7 @@ rule learns:
         "../envs/fewscans.yaml"
     threads: 1
     resources:
-        **cost("aggregate"),
+        **cost("learns"),
     params:
         cfg=settings(AggregateParams(compare=CONFIG.compare, score=CONFIG.score, seed=CONFIG.seed)),
         code=code_digest("scripts.learns"),

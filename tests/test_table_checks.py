@@ -159,7 +159,7 @@ def test_an_npz_is_checked_too(tmp_path):
     np.savez(path, train_images=np.zeros((4, 8, 8, 8), np.uint8))
     found = Problems("config")
     assert check_dataset("m", made, where, found) == []
-    assert "3D is not read here" in found.lines[0][1]
+    assert "Write `ndim: 3` in the recipe" in found.lines[0][1]
 
 
 # --- real data ------------------------------------------------------------------------------------

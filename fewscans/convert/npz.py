@@ -116,10 +116,10 @@ def row_path(part: str, number: int) -> str:
     return f"{part}/{number:06d}"
 
 
-def label_rows_of(path: str | os.PathLike[str]) -> list[dict[str, str]]:
+def label_rows_of(path: str | os.PathLike[str], ndim: int | None = None) -> list[dict[str, str]]:
     """Rows path, label, split of all scans; labels as text, empty where a part has none."""
     rows = []
-    for key, member in read_members(path).items():
+    for key, member in read_members(path, ndim).items():
         part, _, what = key.partition("_")
         if what != "images":
             continue

@@ -63,23 +63,27 @@ def read_labels(params: AuditParams, index: pd.DataFrame) -> pd.DataFrame:
 
 
 def _rows_of(
-    table: str | None, npz: str | None, paths: Iterable[str], columns: Columns
+    table: str | None,
+    npz: str | None,
+    paths: Iterable[str],
+    columns: Columns,
+    ndim: int | None = None,
 ) -> tuple[list[Row], Columns]:
     """(rows as they stand, names of their columns)."""
     if table is not None:
         return read_rows(table), columns
     named = type(columns)(patient=None)
-    return (_npz_rows(npz) if npz is not None else _folder_rows(paths)), named
+    return (_npz_rows(npz, ndim) if npz is not None else _folder_rows(paths)), named
 
 
 def _folder_rows(paths: Iterable[str]) -> list[Row]:
     return [{"path": path, "label": path_rules.class_of(path)} for path in paths]
 
 
-def _npz_rows(npz: str) -> list[Row]:
+def _npz_rows(npz: str, ndim: int | None) -> list[Row]:
     from fewscans.convert.npz import label_rows_of
 
-    return label_rows_of(npz)
+    return label_rows_of(npz, ndim)
 
 
 class Place(Protocol):
@@ -107,6 +111,7 @@ def check_dataset(
     folds: int = 0,
     budgets: Sequence[str] = (),
     pool: bool = False,
+    ndim: int = 2,
 ) -> list[Row]:
     """Label rows of a data set; everything wrong with it that shows without pixels is noted.
 
@@ -118,13 +123,15 @@ def check_dataset(
         Of the config: a class needs a patient for each fold, a budget one for each class.
     pool
         Only pretrained on: labels, folds and budgets don't matter.
+    ndim
+        Axes of space that scans must have; an .npz tells them before it is unpacked.
     """
     place = f"datasets.{name}"
     if dataset.phantom is not None or not _check_there(dataset, where, problems, place):
         return []
     paths = path_rules.walk_classes(Path(where.root)) if where.root and not where.table else []
     try:
-        rows, columns = _rows_of(where.table, where.npz, paths, dataset.columns)
+        rows, columns = _rows_of(where.table, where.npz, paths, dataset.columns, ndim)
     except UserError as error:
         for key, message in error.problems or [("", error.title)]:
             problems.add(

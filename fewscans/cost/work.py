@@ -94,7 +94,7 @@ class Work:
             return start + 0.05 * machine.pace, True
         if rule == "weights":
             return machine.startup.get("torch", 4.2), True
-        if rule == "aggregate":
+        if rule in ("aggregate", "learns"):
             return start + self._aggregate() * machine.pace, True
         if rule == "report":
             n = len(self.plan.evaluated)

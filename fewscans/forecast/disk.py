@@ -25,6 +25,7 @@ KINDS = {
     "folds": "tables",
     "budgets": "tables",
     "aggregate": "tables",
+    "learns": "tables",
     "plan": "tables",
     "report": "report",
 }

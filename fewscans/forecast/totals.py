@@ -22,7 +22,7 @@ SCHEMA_VERSION = 1
 # Rules in the order of the work; others follow by name.
 ORDER = [
     *("weights", "phantom", "convert", "audit", "normalise", "folds", "budgets", "tune"),
-    *("pretrain", "pretrain_ranks", "finetune", "plan", "aggregate", "report"),
+    *("pretrain", "pretrain_ranks", "finetune", "plan", "aggregate", "learns", "report"),
 ]
 
 
