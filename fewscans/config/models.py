@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from fewscans.config.base import Budget, Fraction, Name, Settings
 from fewscans.config.encoders import AnyEncoder
@@ -132,6 +133,11 @@ class LinearSettings(Settings):
     """Iterations of the solver at most."""
 
 
+# (learning rate at a batch of 256, weight decay) of optimizers other than AdamW, where neither is said. SGD: Chen & He
+# 2021 ("SimSiam", section 3), and Chen et al. 2020 ("SimCLR", appendix B.5) for fine-tuning. LARS: SimCLR, section 2.3.
+RATES = {"sgd": (0.05, 1e-4), "lars": (0.3, 1e-6)}
+
+
 class FinetuneSettings(Settings):
     """All weights trained on the labelled scans."""
 
@@ -139,10 +145,24 @@ class FinetuneSettings(Settings):
     """Steps; fixed, or the largest candidate where they are chosen."""
     batch_size: int = Field(default=32, ge=2, le=4096)
     """Scans in a step; at most the number of labelled scans."""
+    accumulate: int = Field(default=1, ge=1, le=4096)
+    """Micro-batches that a batch is cut into: memory for one of them; batch norms see its scans alone. Doubled where
+    the device runs out of memory (`oom-halved`)."""
+    optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
+    """`sgd` and `lars` have momentum."""
+    sgd_momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of `sgd` and `lars`."""
     lr: float = Field(default=1e-3, gt=0, le=10)
-    """Peak learning rate of AdamW."""
+    """Peak learning rate; without it 0.05 * batch_size / 256 for `sgd` and 0.3 * batch_size / 256 for `lars`."""
     weight_decay: float = Field(default=0.05, ge=0, le=10)
-    """Of weights, not of biases and norms."""
+    """Of weights, not of biases and norms; without it 1e-4 for `sgd` and 1e-6 for `lars`."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Factor of the learning rate from a layer of the encoder to the one before it; the head has the whole rate. 0.65
+    to 0.75 is usual for ViTs after masked modelling."""
+    clip_grad_norm: float | None = Field(default=None, gt=0)
+    """Largest gradient norm."""
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of an average of the weights after each step; predictions are then the average's."""
     warmup: Fraction = 0.1
     """Share of the steps; then a cosine to zero."""
     strength: float = Field(default=0.5, ge=0, le=2)
@@ -151,7 +171,20 @@ class FinetuneSettings(Settings):
     """Draw classes equally often."""
     inner_folds: int = Field(default=0, ge=0, le=5)
     """Inner folds whose models choose the number of steps and give validation predictions; 0 = fixed steps.
-    Each costs one more training per budget and draw."""
+    Each costs one more training per budget and draw. This is the early stopping: inner models are looked at along the
+    schedule, and the final one stops where they were best."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rates(cls, given: Any) -> Any:
+        """What is left open for another optimizer than AdamW."""
+        if not isinstance(given, Mapping) or given.get("optimizer") not in RATES:
+            return given
+        base_lr, weight_decay = RATES[given["optimizer"]]
+        size = given.get("batch_size", cls.model_fields["batch_size"].default)
+        if not isinstance(size, int):  # told as a mistake by its own field
+            return given
+        return {"lr": base_lr * size / 256, "weight_decay": weight_decay, **given}
 
 
 class ProtocolSettings(Settings):
@@ -218,8 +251,9 @@ class ComputeSettings(Settings):
     """Compute threads of a training job. Belongs to the result: other numbers of threads round differently."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: CUDA where there is one."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: bf16 autocast on CUDA, fp32 on CPU."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """`auto`: bf16 autocast on CUDA, fp32 on CPU. `fp16` scales losses, and leaves out steps that overflow: for GPUs
+    without bf16."""
     resume_elsewhere: bool = False
     """Go on with an interrupted pretraining on another model of CPU or GPU: saves its time where nodes differ, but the
     weights are then nobody's to repeat, and the arm is flagged `resumed-elsewhere`. If not, it begins anew there."""
