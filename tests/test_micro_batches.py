@@ -12,7 +12,7 @@ from engine_factory import make_store
 from finetune_factory import make_params, make_source
 from labelled_factory import make_tiny
 from pretrain_factory import Place, meta
-from test_methods import CASES, N, SIZE, batch, make
+from test_methods import CASES, SIZE, N, batch, make
 
 from fewscans import engine, networks, optim, outofmemory
 from fewscans.errors import UserError
@@ -126,7 +126,7 @@ def test_pretraining_that_does_not_fit_is_trained_in_micro_batches(place, monkey
     assert "out of memory with 4 scans at once; once more from the start with 2" in caplog.text
     assert "compare scans within themselves alone" in caplog.text
     fits = 0
-    with pytest.raises(UserError, match="with 2 scans at once. Set a smaller `size`"):
+    with pytest.raises(UserError, match=r"with 2 scans at once\. Set a smaller `size`"):
         place.run(pretraining(seed=1), "never")
 
 
@@ -191,8 +191,8 @@ def test_fine_tuning_that_does_not_fit_is_done_in_micro_batches(
     assert cut.flags == ["oom-halved", *asked.flags]
     assert cut.choices == {**asked.choices, "accumulate": 2}
     assert caplog.text.count("once more with 2 micro-batches") == 1
+    monkeypatch.setattr(tuning.Classifier, "forward", lambda self, x: _raise())
     with pytest.raises(UserError, match="with 2 scans at once"):
-        monkeypatch.setattr(tuning.Classifier, "forward", lambda self, x: _raise())
         tuning.run(task, tuned({"steps": 1, "batch_size": 2}), source)
 
 
