@@ -56,11 +56,13 @@ class Schedule:
     momentum: float = 0.9
     accumulate: int = 1
     ema: float | None = None
+    steps: int | None = None
+    """In all; without it those of `epochs`."""
 
     @property
     def n_steps(self) -> int:
         """Steps in all."""
-        return self.epochs * self.steps_per_epoch
+        return self.epochs * self.steps_per_epoch if self.steps is None else self.steps
 
 
 class Training:
@@ -172,7 +174,7 @@ class Training:
                 self.method.after_step(self.step, n)
                 if self.average is not None:
                     self.average.update(self.step)
-                if self.step % self.schedule.steps_per_epoch == 0:
+                if self.step % self.schedule.steps_per_epoch == 0 or self.step == n:
                     self._end_epoch(gauges)
                 bar.step(self.step, loss.item)
                 due = time.monotonic() - saved >= due_s
@@ -223,10 +225,11 @@ class Training:
         self._epoch_seconds += seconds
 
     def _end_epoch(self, gauges: dict[str, Tensor]) -> None:
-        """A row of history; the only place where the device is waited for."""
+        """A row of history, the last one perhaps of a part; the only place where the device is waited for."""
         began = time.perf_counter()
         s = self.schedule
-        loss = float(self._total) / s.steps_per_epoch
+        done = self.step - int(self.history[-1]["step"] if self.history else 0)
+        loss = float(self._total) / done
         grad_norm = float(gradient_norm(self.method))
         finite = bool(np.isfinite(grad_norm))
         left_out = not finite and self.scaler is not None and not self.scaler.exhausted
@@ -234,9 +237,9 @@ class Training:
             raise DivergedError(f"loss {loss}, gradient norm {grad_norm} at step {self.step}")
         spread, rank = collapse_gauges(self.ranks.gather(gauges["embedding"]))
         self._spend(time.perf_counter() - began)
-        images_per_s = s.batch_size * s.steps_per_epoch / max(self._epoch_seconds, 1e-9)
+        images_per_s = s.batch_size * done / max(self._epoch_seconds, 1e-9)
         self.history.append({
-            "step": self.step, "epoch": float(self.step // s.steps_per_epoch), "loss": loss, "lr": float(gauges["lr"]),
+            "step": self.step, "epoch": self.step / s.steps_per_epoch, "loss": loss, "lr": float(gauges["lr"]),
             "grad_norm": float("nan") if left_out else grad_norm, "embedding_std": spread, "effective_rank": rank,
             "images_per_s": images_per_s,
         })  # fmt: skip
@@ -269,12 +272,13 @@ def step_in_parts(
     scaler: Scaler | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """`train_step` on micro-batches: views and share of the batch of each; gauges of all scans."""
-    optimizer.zero_grad(set_to_none=True)
     losses, found = [], []
     for part, (views, share) in enumerate(parts):
         method.part = part
         with optim.autocast(views[0].device, precision):
             loss, gauges = method.loss(*views)
+        if part == 0:
+            optimizer.zero_grad(set_to_none=True)
         if share != 1:
             loss = loss * share
         (loss if scaler is None else scaler.scale(loss)).backward()

@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 
 from fewscans import engine, keyed, methods, networks, optim, outofmemory
-from fewscans.batches import epoch_batches
+from fewscans.batches import epoch_batches, training_steps
 from fewscans.checkpoint import Checkpoint
 from fewscans.cluster import deadline
 from fewscans.config.stages import PretrainParams
@@ -102,11 +102,13 @@ class Job:
                 f"{self.params.encoder}: {s.accumulate} micro-batches of a batch of {batch} scans would have less than "
                 f"two each. Set `accumulate` to {max(1, batch // s.ranks // 2)} at most."
             )
+        n_steps = training_steps(steps, s.epochs, s.steps)
         lr, weight_decay = optim.rates(
             s.optimizer, batch, self.kind.base_lr, self.kind.weight_decay
         )
         return engine.Schedule(
-            epochs=s.epochs,
+            epochs=-(-n_steps // steps),
+            steps=n_steps,
             batch_size=batch,
             steps_per_epoch=steps,
             lr=s.lr if s.lr is not None else lr,
@@ -129,11 +131,18 @@ class Job:
         """Settings with what was left open filled in; without what changes no result."""
         shown = self.settings.model_dump(mode="json", exclude={"checkpoint_minutes"})
         shown |= {
+            "epochs": self._epochs(),
+            "steps": self.schedule.n_steps,
             "batch_size": self.schedule.batch_size,
             "lr": self.schedule.lr,
             "patch_size": self.patch_size,
         }
         return shown | {"weight_decay": self.schedule.weight_decay}
+
+    def _epochs(self) -> float:
+        """Passes over the scans, whole or not."""
+        passes = self.schedule.n_steps / self.schedule.steps_per_epoch
+        return int(passes) if passes.is_integer() else round(passes, 2)
 
     def _identity(self) -> dict[str, Any]:
         """All that the weights follow from."""
@@ -374,7 +383,7 @@ class Job:
             "transductive": self.settings.transductive, "flags": facts["flags"],
             "source_scans": self.sources.scans, "n_scans": len(self.sources.scans),
             "scans_digest": digest(self.sources.scans), "excluded_groups": sorted(hashed),
-            "steps": facts["steps"], "epochs": self.settings.epochs, "loss": facts["loss"],
+            "steps": facts["steps"], "epochs": self._epochs(), "loss": facts["loss"],
             "device": self.device.type, "device_name": facts["device_name"], "threads": p.compute.threads,
             "precision": self.schedule.precision, "skipped_steps": facts["skipped_steps"],
             "device_seconds": facts["device_seconds"], "versions": versions(),

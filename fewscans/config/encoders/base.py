@@ -58,8 +58,11 @@ class PretrainSettings(EncoderSettings):
     """Whose scans it is pretrained on: the training fold's and those of all pools, or one of both."""
     stage: bool = False
     """Only the start of others: no arm of its own."""
-    epochs: int = Field(default=100, ge=1, le=100_000)
-    """Passes over the training scans; pretraining always keeps its last epoch."""
+    epochs: int | None = Field(default=None, ge=1, le=100_000)
+    """Passes over the training scans; pretraining always keeps its last epoch. Without `epochs` and `steps` 100, and
+    more where these are less than 1,000 steps, as where scans are few."""
+    steps: int | None = Field(default=None, ge=1, le=100_000_000)
+    """Steps in all, in place of `epochs`."""
     batch_size: int = Field(default=128, ge=2, le=65_536)
     """Scans in a step (views come on top), about: an epoch is cut into equal batches of nearly this size."""
     accumulate: int = Field(default=1, ge=1, le=4096)
@@ -101,6 +104,13 @@ class PretrainSettings(EncoderSettings):
     def starts_from_file(self) -> bool:
         """Whether `start` is a path."""
         return self.start is not None and "/" in self.start
+
+    @field_validator("steps")
+    @classmethod
+    def _one_length(cls, steps: int | None, info: ValidationInfo) -> int | None:
+        if steps is not None and info.data.get("epochs") is not None:
+            raise PydanticCustomError("length", "stands beside `epochs`; say one of them")
+        return steps
 
     @field_validator("ranks")
     @classmethod
