@@ -70,7 +70,10 @@ def test_a_contrast_differs_in_the_encoder_alone():
 
 
 def test_ablation_is_a_product_of_encoder_and_recipe_axes_with_readable_names():
-    plan = make(ablations={"x": {"of": "simclr", "epochs": [50, 100], "size": [32, 64]}})
+    plan = make(
+        encoders={"simclr": {"method": "simclr", "backbone": "test_resnet", "epochs": 100}},
+        ablations={"x": {"of": "simclr", "epochs": [50, 100], "size": [32, 64]}},
+    )
     assert [pair for pair in plan.pairs if pair[0].startswith("simclr")] == [
         ("simclr", "main"),
         ("simclr-epochs50", "main-size32"),
