@@ -221,7 +221,9 @@ def test_length_follows_from_the_number_of_scans_where_nothing_is_said(n, epochs
 
 
 def test_same_length_same_encoder(place):
-    one, two = (place.job(make_params(**{"epochs": None, **x})) for x in ({"epochs": 2}, {"steps": 4}))
+    one, two = (
+        place.job(make_params(**{"epochs": None, **x})) for x in ({"epochs": 2}, {"steps": 4})
+    )
     assert one.digest == two.digest
     with pytest.raises(ValueError, match="stands beside `epochs`; say one of them"):
         make_params(epochs=2, steps=4)
