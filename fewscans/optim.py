@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from fewscans.config.models import RATES, ComputeSettings
+from fewscans.config.models import ComputeSettings, default_rates
 from fewscans.errors import UserError
 from fewscans.groups import parameter_groups
 from fewscans.lars import LARS
@@ -78,9 +78,8 @@ def place(module: nn.Module, device: torch.device) -> nn.Module:
 
 
 def rates(kind: str, batch_size: int, base_lr: float, weight_decay: float) -> tuple[float, float]:
-    """(peak learning rate, weight decay) of a pretraining that says neither: of the method, or of the optimizer."""
-    base_lr, weight_decay = RATES.get(kind, (base_lr, weight_decay))
-    return base_lr * batch_size / 256, weight_decay
+    """(peak learning rate, weight decay) of a pretraining that says neither: the method's for AdamW."""
+    return default_rates(kind, batch_size) or (base_lr * batch_size / 256, weight_decay)
 
 
 def make_optimizer(

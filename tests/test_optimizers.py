@@ -81,17 +81,18 @@ def test_lars_spares_biases_norms_and_tokens():
 
 
 @pytest.mark.parametrize(
-    ("kind", "lr", "decay"), [("adamw", 2e-3, 1e-4), ("sgd", 0.025, 1e-4), ("lars", 0.15, 1e-6)]
+    ("kind", "lr", "decay"),
+    [("adamw", 2e-3, 0.05), ("sgd", 0.1, 1e-4), ("lars", 0.075 * 128**0.5, 1e-6)],
 )
 def test_rates_follow_from_optimizer_and_batch(kind, lr, decay):
-    assert optim.rates(kind, 128, base_lr=4e-3, weight_decay=1e-4) == (pytest.approx(lr), decay)
+    assert optim.rates(kind, 128, base_lr=4e-3, weight_decay=0.05) == (pytest.approx(lr), decay)
 
 
 def test_rates_of_fine_tuning_follow_too_unless_said():
     assert FinetuneSettings().lr == 1e-3
-    assert FinetuneSettings(optimizer="sgd").lr == 0.05 * 32 / 256
+    assert FinetuneSettings(optimizer="sgd").lr == 0.2 * 32 / 256
     made = FinetuneSettings(optimizer="lars", batch_size=64, weight_decay=0.1)
-    assert (made.lr, made.weight_decay) == (0.3 * 64 / 256, 0.1)
+    assert (made.lr, made.weight_decay) == (0.075 * 8, 0.1)
     assert FinetuneSettings.model_validate(made.model_dump()) == made
 
 

@@ -74,8 +74,8 @@ class PretrainSettings(EncoderSettings):
     sgd_momentum: float = Field(default=0.9, ge=0, lt=1)
     """Of `sgd` and `lars`."""
     lr: float | None = Field(default=None, gt=0, le=100)
-    """Peak learning rate; without it `base_lr * batch_size / 256`: of the method for `adamw`, 0.05 for `sgd` (as
-    SimSiam has it), 0.3 for `lars` (SimCLR)."""
+    """Peak learning rate; without it `base_lr * batch_size / 256` of the method for `adamw`, 0.2 * batch_size / 256 for
+    `sgd`, 0.075 * sqrt(batch_size) for `lars`."""
     weight_decay: float | None = Field(default=None, ge=0, le=10)
     """Of weights, not of biases and norms; without it the method's own for `adamw`, 1e-4 for `sgd`, 1e-6 for `lars`."""
     warmup: Fraction = 0.1
