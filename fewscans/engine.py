@@ -7,7 +7,7 @@ bytes: every random number is keyed by epoch and scan, so the state is weights, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewscans import keyed, optim
+from fewscans.average import Average
 from fewscans.batchnorm import make_global
 from fewscans.distributed import ALONE, Ranks
 from fewscans.known import Known
@@ -24,6 +25,7 @@ from fewscans.methods.base import Method
 from fewscans.methods.batch import Batch, Scans
 from fewscans.progress import Progress
 from fewscans.resident import Resident
+from fewscans.scaler import Scaler
 
 # The first checkpoint of a start comes early: it tells what one costs, before a deadline has to be met.
 FIRST_SAVE_S = 20.0
@@ -50,11 +52,17 @@ class Schedule:
     clip_grad_norm: float | None
     seed_key: int
     precision: str
+    optimizer: str = "adamw"
+    momentum: float = 0.9
+    accumulate: int = 1
+    ema: float | None = None
+    steps: int | None = None
+    """In all; without it those of `epochs`."""
 
     @property
     def n_steps(self) -> int:
         """Steps in all."""
-        return self.epochs * self.steps_per_epoch
+        return self.epochs * self.steps_per_epoch if self.steps is None else self.steps
 
 
 class Training:
@@ -104,9 +112,12 @@ class Training:
             label,
         )
         method.begin(len(resident), schedule.batch_size, schedule.n_steps)
+        s = schedule
         self.optimizer = optim.make_optimizer(
-            method, schedule.lr, schedule.weight_decay, method.betas
+            method, s.lr, s.weight_decay, method.betas, kind=s.optimizer, momentum=s.momentum
         )
+        self.scaler = optim.make_scaler(resident.device, s.precision)
+        self.average = None if s.ema is None else Average(method, s.ema, method.encoder)
         self.step = 0
         self.seconds = 0.0
         self.history: list[dict[str, float]] = []
@@ -120,6 +131,8 @@ class Training:
             "method": self.method.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step,
             "seconds": self.seconds, "epoch_seconds": self._epoch_seconds, "total": self._total,
             "history": self.history,
+            "scaler": self.scaler and self.scaler.state_dict(),
+            "average": self.average and self.average.state_dict(),
         }  # fmt: skip
 
     def load(self, state: dict[str, Any]) -> None:
@@ -129,6 +142,9 @@ class Training:
         self.step, self.seconds = state["step"], state["seconds"]
         self._epoch_seconds, self.history = state["epoch_seconds"], state["history"]
         self._total = state["total"].to(self.resident.device)
+        for part, name in ((self.scaler, "scaler"), (self.average, "average")):
+            if part is not None:
+                part.load_state_dict(state[name])
 
     def run(self) -> None:
         """Train to the end of the schedule.
@@ -156,7 +172,9 @@ class Training:
                 self._spend(time.perf_counter() - began)
                 self.step += 1
                 self.method.after_step(self.step, n)
-                if self.step % self.schedule.steps_per_epoch == 0:
+                if self.average is not None:
+                    self.average.update(self.step)
+                if self.step % self.schedule.steps_per_epoch == 0 or self.step == n:
                     self._end_epoch(gauges)
                 bar.step(self.step, loss.item)
                 due = time.monotonic() - saved >= due_s
@@ -166,15 +184,28 @@ class Training:
                     saved, due_s = time.monotonic(), self.checkpoint_s
                     if stopping:
                         raise StoppedError
+        if self.average is not None:  # what is kept
+            self.average.swap()
 
     def batch(self, step: int) -> Batch:
         """Scans of a step (this rank's share): a keyed shuffle of each epoch, the incomplete last batch left out."""
+        return self.scans.batch(*self._rows(step), self.schedule.seed_key)
+
+    def _parts(self) -> Iterator[tuple[tuple[Tensor, ...], float]]:
+        """Views of each micro-batch of the step, made when it is its turn, and its share of the batch."""
+        rows, epoch = self._rows(self.step)
+        for some in np.array_split(rows, self.schedule.accumulate):
+            batch = self.scans.batch(some, epoch, self.schedule.seed_key)
+            yield self.method.views(batch), len(some) / len(rows)
+
+    def _rows(self, step: int) -> tuple[NDArray[np.int64], int]:
+        """(rows of this rank's share of a step, epoch)."""
         epoch, position = divmod(step, self.schedule.steps_per_epoch)
         if position == 0 or self._order is None:
             self._order = keyed.permutation(self.schedule.seed_key, epoch, self.resident.keys)
         first = position * self.schedule.batch_size
         index = self.ranks.share(self._order[first : first + self.schedule.batch_size])
-        return self.scans.batch(index, epoch, self.schedule.seed_key)
+        return index, epoch
 
     def _one_step(self) -> tuple[Tensor, dict[str, Tensor]]:
         s = self.schedule
@@ -182,10 +213,10 @@ class Training:
         optim.set_lr(self.optimizer, lr)
         share = [self.ranks.rank] if self.ranks.size > 1 else []
         torch.manual_seed(keyed.key_of("step", s.seed_key, self.step, *share) % 2**63)
-        views = self.method.views(self.batch(self.step))
-        loss, gauges = train_step(
-            self.method, self.optimizer, views, s.precision, s.clip_grad_norm, self.ranks
-        )
+        loss, gauges = step_in_parts(
+            self.method, self.optimizer, self._parts(), s.precision, s.clip_grad_norm, self.ranks,
+            self.scaler,
+        )  # fmt: skip
         self._total += loss
         return loss, {**gauges, "lr": torch.tensor(lr)}
 
@@ -194,19 +225,23 @@ class Training:
         self._epoch_seconds += seconds
 
     def _end_epoch(self, gauges: dict[str, Tensor]) -> None:
-        """A row of history; the only place where the device is waited for."""
+        """A row of history, the last one perhaps of a part; the only place where the device is waited for."""
         began = time.perf_counter()
         s = self.schedule
-        loss = float(self._total) / s.steps_per_epoch
+        done = self.step - int(self.history[-1]["step"] if self.history else 0)
+        loss = float(self._total) / done
         grad_norm = float(gradient_norm(self.method))
-        if not np.isfinite(loss) or not np.isfinite(grad_norm):
+        finite = bool(np.isfinite(grad_norm))
+        left_out = not finite and self.scaler is not None and not self.scaler.exhausted
+        if not np.isfinite(loss) or not (finite or left_out):
             raise DivergedError(f"loss {loss}, gradient norm {grad_norm} at step {self.step}")
         spread, rank = collapse_gauges(self.ranks.gather(gauges["embedding"]))
         self._spend(time.perf_counter() - began)
-        images_per_s = s.batch_size * s.steps_per_epoch / max(self._epoch_seconds, 1e-9)
+        images_per_s = s.batch_size * done / max(self._epoch_seconds, 1e-9)
         self.history.append({
-            "step": self.step, "epoch": float(self.step // s.steps_per_epoch), "loss": loss, "lr": float(gauges["lr"]),
-            "grad_norm": grad_norm, "embedding_std": spread, "effective_rank": rank, "images_per_s": images_per_s,
+            "step": self.step, "epoch": self.step / s.steps_per_epoch, "loss": loss, "lr": float(gauges["lr"]),
+            "grad_norm": float("nan") if left_out else grad_norm, "embedding_std": spread, "effective_rank": rank,
+            "images_per_s": images_per_s,
         })  # fmt: skip
         self._epoch_seconds = 0.0
         self._total = torch.zeros_like(self._total)
@@ -219,17 +254,49 @@ def train_step(
     precision: str = "fp32",
     clip_grad_norm: float | None = None,
     ranks: Ranks = ALONE,
+    scaler: Scaler | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Forward, backward and step on views that are there; detached loss (of all ranks) and gauges (of this one)."""
-    with optim.autocast(views[0].device, precision):
-        loss, gauges = method.loss(*views)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    loss = ranks.average(method, loss.detach())
-    if clip_grad_norm is not None:
-        torch.nn.utils.clip_grad_norm_(method.parameters(), clip_grad_norm)
-    optimizer.step()
-    return loss, gauges
+    return step_in_parts(
+        method, optimizer, [(views, 1.0)], precision, clip_grad_norm, ranks, scaler
+    )
+
+
+def step_in_parts(
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    parts: Iterable[tuple[tuple[Tensor, ...], float]],
+    precision: str = "fp32",
+    clip_grad_norm: float | None = None,
+    ranks: Ranks = ALONE,
+    scaler: Scaler | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """`train_step` on micro-batches: views and share of the batch of each; gauges of all scans."""
+    losses, found = [], []
+    for part, (views, share) in enumerate(parts):
+        method.part = part
+        with optim.autocast(views[0].device, precision):
+            loss, gauges = method.loss(*views)
+        if part == 0:
+            optimizer.zero_grad(set_to_none=True)
+        if share != 1:
+            loss = loss * share
+        (loss if scaler is None else scaler.scale(loss)).backward()
+        losses.append(loss.detach())
+        found.append(gauges)
+    method.part = 0
+    total = ranks.average(method, losses[0] if len(losses) == 1 else torch.stack(losses).sum())
+    optim.step(optimizer, method, clip_grad_norm, scaler)
+    return total, found[0] if len(found) == 1 else _joined(found)
+
+
+def _joined(gauges: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Gauges of micro-batches as those of their batch: rows one after the other, single numbers averaged."""
+    return {
+        name: torch.stack(made).mean(dim=0) if made[0].ndim == 0 else torch.cat(made)
+        for name in gauges[0]
+        for made in [[one[name] for one in gauges]]
+    }
 
 
 def gradient_norm(method: Method) -> Tensor:

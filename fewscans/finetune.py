@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fewscans import protocols
-from fewscans.batches import epoch_batches
 from fewscans.cluster import deadline
 from fewscans.cluster.scratch import near
 from fewscans.config.encoders import ScratchLong
@@ -195,7 +194,7 @@ def _with_extra_steps(params: FinetuneParams, folds: Path) -> FinetuneParams:
     extra = params.settings.extra_steps
     if extra is None:
         n = count_pretraining_scans(folds, params.fold)
-        extra = params.extra_epochs * epoch_batches(n, params.extra_batch_size)[0]
+        extra = max((one.count(n) for one in params.extra), default=0)
     settings = params.protocol_settings
     tuned = settings.finetune.model_copy(update={"steps": settings.finetune.steps + extra})
     return params.model_copy(

@@ -1,4 +1,4 @@
-"""What a training runs on and by: device and threads, AdamW, and the schedule of its learning rate."""
+"""What a training runs on and by: device and threads, optimizer, and the schedule of its learning rate."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from fewscans.config.models import ComputeSettings
+from fewscans.config.models import ComputeSettings, default_rates
 from fewscans.errors import UserError
+from fewscans.groups import parameter_groups
+from fewscans.lars import LARS
+from fewscans.scaler import Scaler
+
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def set_up(compute: ComputeSettings) -> torch.device:
@@ -41,7 +46,7 @@ def set_up(compute: ComputeSettings) -> torch.device:
 
 
 def precision_of(compute: ComputeSettings, device: torch.device) -> str:
-    """``fp32`` or ``bf16``: what `auto` comes to on `device`.
+    """``fp32``, ``bf16`` or ``fp16``: what `auto` comes to on `device`.
 
     On a CPU without bf16 units autocast is far slower than fp32.
     """
@@ -51,10 +56,15 @@ def precision_of(compute: ComputeSettings, device: torch.device) -> str:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[None]:
-    """Autocast to bf16, or nothing."""
-    if precision != "bf16":
+    """Autocast to bf16 or fp16, or nothing."""
+    if precision not in HALF:
         return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    return torch.autocast(device.type, dtype=HALF[precision])
+
+
+def make_scaler(device: torch.device, precision: str) -> Scaler | None:
+    """Of losses, for fp16, whose numbers end at 6e-8; bf16 has the range of fp32."""
+    return Scaler(device) if precision == "fp16" else None
 
 
 def place(module: nn.Module, device: torch.device) -> nn.Module:
@@ -67,39 +77,55 @@ def place(module: nn.Module, device: torch.device) -> nn.Module:
     return module
 
 
+def rates(kind: str, batch_size: int, base_lr: float, weight_decay: float) -> tuple[float, float]:
+    """(peak learning rate, weight decay) of a pretraining that says neither: the method's for AdamW."""
+    return default_rates(kind, batch_size) or (base_lr * batch_size / 256, weight_decay)
+
+
 def make_optimizer(
     modules: nn.Module | Iterable[nn.Module],
     lr: float,
     weight_decay: float,
     betas: tuple[float, float] = (0.9, 0.999),
-) -> torch.optim.AdamW:
-    """AdamW over all trainable parameters; no decay on biases, norms and single tokens (1-d parameters).
+    *,
+    kind: str = "adamw",
+    momentum: float = 0.9,
+    factors: dict[int, float] | None = None,
+) -> torch.optim.Optimizer:
+    """AdamW, SGD or LARS over all trainable parameters; no decay on biases, norms and tokens (`parameter_groups`).
 
-    Tokens and position embeddings have shape [1, N, E]; they are not decayed either, as in timm.
+    Parameters
+    ----------
+    betas
+        Of AdamW.
+    momentum
+        Of the others.
+    factors
+        Of the learning rate, by id of a parameter.
     """
     modules = [modules] if isinstance(modules, nn.Module) else list(modules)
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
-    seen: set[int] = set()
-    for module in modules:
-        for name, parameter in module.named_parameters():
-            if not parameter.requires_grad or id(parameter) in seen:
-                continue
-            seen.add(id(parameter))
-            is_token = name.rpartition(".")[2] in (
-                "pos_embed",
-                "cls_token",
-                "reg_token",
-                "mask_token",
-            )
-            (free if parameter.ndim <= 1 or is_token else decayed).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": free, "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+    groups = parameter_groups(modules, weight_decay, factors)
     # One kernel over all tensors: a small network has a hundred of them, and a step each costs more than its sums.
+    if kind == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=True)
+    if kind == "lars":
+        return LARS(groups, lr=lr, momentum=momentum)
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
+
+
+def step(
+    optimizer: torch.optim.Optimizer,
+    module: nn.Module,
+    clip_grad_norm: float | None = None,
+    scaler: Scaler | None = None,
+) -> None:
+    """Clip the gradients of `module` and move its weights."""
+    if scaler is not None:
+        scaler.step(optimizer, module.parameters(), clip_grad_norm)
+        return
+    if clip_grad_norm is not None:
+        torch.nn.utils.clip_grad_norm_(module.parameters(), clip_grad_norm)
+    optimizer.step()
 
 
 def lr_at(step: int, n_steps: int, warmup_share: float, peak: float) -> float:
@@ -115,6 +141,6 @@ def lr_at(step: int, n_steps: int, warmup_share: float, peak: float) -> float:
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of every group."""
+    """Set the learning rate of every group, times the group's own factor."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)

@@ -22,8 +22,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from fewscans import engine, keyed, methods, networks, optim
-from fewscans.batches import epoch_batches
+from fewscans import engine, keyed, methods, networks, optim, outofmemory
+from fewscans.batches import epoch_batches, training_steps
 from fewscans.checkpoint import Checkpoint
 from fewscans.cluster import deadline
 from fewscans.config.stages import PretrainParams
@@ -52,6 +52,8 @@ COLLAPSED_SPREAD, COLLAPSED_RANK = 1e-3, 1.5
 ELSEWHERE = "resumed-elsewhere"
 # Flag of weights that were trained with all labels of the training fold, whatever the budget of a row.
 SAW_LABELS = "pretrained-with-labels"
+# Flag of weights whose loss compared scans with those of their micro-batch alone, not of the batch.
+IN_PARTS = "compared-in-parts"
 
 
 class Job:
@@ -95,27 +97,52 @@ class Job:
             log.info(
                 "batch_size %d on %d scans: %d steps of %d an epoch", s.batch_size, n, steps, batch
             )
+        if not self._fits(batch, s.accumulate):
+            raise UserError(
+                f"{self.params.encoder}: {s.accumulate} micro-batches of a batch of {batch} scans would have less than "
+                f"two each. Set `accumulate` to {max(1, batch // s.ranks // 2)} at most."
+            )
+        n_steps = training_steps(steps, s.epochs, s.steps)
+        lr, weight_decay = optim.rates(
+            s.optimizer, batch, self.kind.base_lr, self.kind.weight_decay
+        )
         return engine.Schedule(
-            epochs=s.epochs,
+            epochs=-(-n_steps // steps),
+            steps=n_steps,
             batch_size=batch,
             steps_per_epoch=steps,
-            lr=s.lr if s.lr is not None else self.kind.base_lr * batch / 256,
-            weight_decay=s.weight_decay if s.weight_decay is not None else self.kind.weight_decay,
+            lr=s.lr if s.lr is not None else lr,
+            weight_decay=s.weight_decay if s.weight_decay is not None else weight_decay,
             warmup=s.warmup,
             clip_grad_norm=s.clip_grad_norm,
             seed_key=self.seed_key,
             precision=optim.precision_of(self.params.compute, self.device),
+            optimizer=s.optimizer,
+            momentum=s.sgd_momentum,
+            accumulate=s.accumulate,
+            ema=s.ema,
         )
+
+    def _fits(self, batch: int, accumulate: int) -> bool:
+        """Whether each micro-batch has two scans, which batch norm and most losses need."""
+        return accumulate == 1 or batch // self.settings.ranks // accumulate >= 2
 
     def _resolve(self) -> dict[str, Any]:
         """Settings with what was left open filled in; without what changes no result."""
         shown = self.settings.model_dump(mode="json", exclude={"checkpoint_minutes"})
         shown |= {
+            "epochs": self._epochs(),
+            "steps": self.schedule.n_steps,
             "batch_size": self.schedule.batch_size,
             "lr": self.schedule.lr,
             "patch_size": self.patch_size,
         }
         return shown | {"weight_decay": self.schedule.weight_decay}
+
+    def _epochs(self) -> float:
+        """Passes over the scans, whole or not."""
+        passes = self.schedule.n_steps / self.schedule.steps_per_epoch
+        return int(passes) if passes.is_integer() else round(passes, 2)
 
     def _identity(self) -> dict[str, Any]:
         """All that the weights follow from."""
@@ -196,8 +223,12 @@ class Job:
     ) -> dict[str, Any]:
         state = self.ranks.first(checkpoint.load)
         halved = bool(state and state["halved"])
+        # Micro-batches: more than the settings say where memory has run out.
+        accumulate: int = state["accumulate"] if state else self.schedule.accumulate
         while True:
-            schedule = replace(self.schedule, lr=self.schedule.lr * (0.5 if halved else 1.0))
+            schedule = replace(
+                self.schedule, lr=self.schedule.lr * (0.5 if halved else 1.0), accumulate=accumulate
+            )
             self.method = self.make_method()
             training = self._training(schedule, checkpoint, halved, check, life)
             if state is not None:
@@ -220,10 +251,45 @@ class Job:
                 )
                 state, halved = None, True
                 checkpoint.begin_anew()
+            except RuntimeError as error:  # torch.OutOfMemoryError is one
+                if not outofmemory.is_out_of_memory(error):
+                    raise
+                accumulate = self._more_parts(accumulate)
+                state = None
+                checkpoint.begin_anew()
+            # Here the error is gone, and with it what it held on the device.
+            del training, self.method
+            outofmemory.give_back()
         facts = self._facts(training, schedule, halved)
         if len(checkpoint.places) > 1:
             facts["flags"].append(ELSEWHERE)
         return {**facts, "places": checkpoint.places}
+
+    def _more_parts(self, accumulate: int) -> int:
+        """Micro-batches where `accumulate` of them did not fit.
+
+        As when a loss diverges the training begins from the start, since how far it came depends on what else used the
+        device: the weights are those of `accumulate: N`, bit for bit.
+
+        Raises
+        ------
+        UserError
+            They have two scans each already; or other ranks are waiting for this one.
+        """
+        name, batch = self.params.encoder, self.schedule.batch_size
+        more = 2 * accumulate
+        if self.ranks.size > 1 or not self._fits(batch, more):
+            way = f"Set `accumulate: {more}`" if self._fits(batch, more) else "Set a smaller `size`"
+            raise UserError(
+                f"{name}: the device is out of memory with {batch // self.ranks.size // accumulate} scans at once. "
+                f"{way}, a smaller backbone or batch_size, or use a device with more memory."
+            )
+        log.warning(
+            "%s: the device is out of memory with %d scans at once; once more from the start with %d micro-batches "
+            "(`accumulate: %d`)%s", name, batch // accumulate, more, more,
+            ", which compare scans within themselves alone" if self.kind.compares else "",
+        )  # fmt: skip
+        return more
 
     def _training(
         self,
@@ -233,10 +299,12 @@ class Job:
         check: Callable[[], None],
         life: deadline.Watch,
     ) -> engine.Training:
+        accumulate = schedule.accumulate
+
         def save(state: dict[str, Any]) -> None:
             check()
             began = time.monotonic()
-            checkpoint.save({"halved": halved, "training": state})
+            checkpoint.save({"halved": halved, "accumulate": accumulate, "training": state})
             took = time.monotonic() - began
             life.saved(took)
             log.info("checkpoint at step %d (%.1f s)", state["step"], took)
@@ -264,6 +332,10 @@ class Job:
     ) -> dict[str, Any]:
         last = training.history[-1]
         flags = ["lr-halved"] if halved else []
+        if schedule.accumulate > self.schedule.accumulate:
+            flags.append(outofmemory.HALVED)
+        if schedule.accumulate > 1 and self.kind.compares:
+            flags.append(IN_PARTS)
         if "target" in self.settings.wants():
             flags.append(SAW_LABELS)
         if last["embedding_std"] < COLLAPSED_SPREAD or last["effective_rank"] < COLLAPSED_RANK:
@@ -282,7 +354,8 @@ class Job:
             "flags": flags, "lr": schedule.lr, "steps": training.step, "steps_per_epoch": schedule.steps_per_epoch,
             "resolved": self.method.resolved(), "device_seconds": round(training.seconds * self.ranks.size, 3),
             "device_name": device_name(self.device), "loss": last["loss"],
-            "network": self.method.encoder.fewscans_network,
+            "network": self.method.encoder.fewscans_network, "accumulate": schedule.accumulate,
+            "skipped_steps": 0 if training.scaler is None else int(training.scaler.skipped),
         }  # fmt: skip
 
     def write(self, folder: Path, facts: dict[str, Any]) -> None:
@@ -302,16 +375,18 @@ class Job:
         return {
             "name": p.encoder, "method": self.settings.method, "dataset": p.dataset, "fold": p.fold, "seed": p.seed,
             "base_seed": p.base_seed,
-            "settings": self.resolved | facts["resolved"] | {"lr": facts["lr"]},
+            "settings": self.resolved
+            | facts["resolved"]
+            | {"lr": facts["lr"], "accumulate": facts["accumulate"]},
             "network": facts["network"],
             "input": {**p.recipe.shape.facts(), "range": [0.0, 1.0]},
             "transductive": self.settings.transductive, "flags": facts["flags"],
             "source_scans": self.sources.scans, "n_scans": len(self.sources.scans),
             "scans_digest": digest(self.sources.scans), "excluded_groups": sorted(hashed),
-            "steps": facts["steps"], "epochs": self.settings.epochs, "loss": facts["loss"],
+            "steps": facts["steps"], "epochs": self._epochs(), "loss": facts["loss"],
             "device": self.device.type, "device_name": facts["device_name"], "threads": p.compute.threads,
-            "precision": self.schedule.precision, "device_seconds": facts["device_seconds"],
-            "versions": versions(),
+            "precision": self.schedule.precision, "skipped_steps": facts["skipped_steps"],
+            "device_seconds": facts["device_seconds"], "versions": versions(),
             "code": self._identity()["code"], "digest": self.digest,
             "parent": self.start.digest if self.start is not None else None,
             "parents": [self.start.facts] if self.start is not None else [],

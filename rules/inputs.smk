@@ -198,10 +198,10 @@ def finetune_params(name, recipe, dataset):
     """Settings that all folds and seeds share."""
     encoder = PLAN.encoders[name]
     protocols = PLAN.protocols(name)
-    extra_epochs, extra_batch_size = (0, 1)
+    extra = []
     if encoder.method == "scratch-long" and encoder.settings.extra_steps is None:
         network = (encoder.settings.backbone, encoder.settings.patch_size)
-        extra_epochs, extra_batch_size = PLAN.longest_pretraining(*network, recipe)
+        extra = PLAN.pretrainings(*network, recipe)
     # Settings of a protocol that is not run rerun nothing.
     used = {
         name: value
@@ -211,8 +211,7 @@ def finetune_params(name, recipe, dataset):
     shared = FinetuneParams(
         encoder=name,
         settings=encoder.settings,
-        extra_epochs=extra_epochs,
-        extra_batch_size=extra_batch_size,
+        extra=extra,
         recipe=PLAN.recipes[recipe],
         recipe_name=recipe,
         protocols=protocols,

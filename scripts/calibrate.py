@@ -93,13 +93,14 @@ class Bench:
     def pretrain(self, request: dict[str, Any], images: int) -> float:
         """A step of self-supervised pretraining: views, loss, backward, optimizer, ends of epochs."""
         step = request["step"]
-        settings = ENCODERS[step["method"]].model_validate(request["encoder"])
+        settings: Any = ENCODERS[step["method"]].model_validate(request["encoder"])
         resident = self._resident(step, images * STEPS_PER_EPOCH)
         kind = methods.load(step["method"])
         method = optim.place(kind(self._encoder(step), settings, Shape.of(step)), self.device)
         schedule = Schedule(
             epochs=FOREVER, batch_size=images, steps_per_epoch=STEPS_PER_EPOCH, lr=1e-4, weight_decay=0.0, warmup=0.0,
             clip_grad_norm=None, seed_key=0, precision=optim.precision_of(self.compute, self.device),
+            optimizer=settings.optimizer, accumulate=min(settings.accumulate, max(1, images // 2)), ema=settings.ema,
         )  # fmt: skip
         watch = Watch(self.now, request["seconds"], STEPS_PER_EPOCH)
         with contextlib.suppress(StoppedError):
@@ -174,6 +175,7 @@ class Source:
 
     def __init__(self, bench: Bench, step: dict[str, Any], resident: Resident) -> None:
         self.bench, self.step, self.resident, self.device = bench, step, resident, bench.device
+        self.precision = optim.precision_of(bench.compute, bench.device)
 
     def make_encoder(self, key: int) -> torch.nn.Module:
         """A fresh network."""
@@ -181,8 +183,7 @@ class Source:
 
     def autocast(self) -> Any:
         """As in a job."""
-        precision = optim.precision_of(self.bench.compute, self.device)
-        return optim.autocast(self.device, precision)
+        return optim.autocast(self.device, self.precision)
 
 
 def answer(work: Callable[[], dict[str, Any]]) -> None:

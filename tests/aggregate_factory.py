@@ -136,6 +136,7 @@ class Study:
         encoder = {
             "method": method,
             "device_seconds": 40.0 if run["encoder_folder"] else 0.0,
+            "epochs": 103 + run["seed"] if run["encoder_folder"] else None,
             "embedding_seconds": 1.0,
         }
         write_table(

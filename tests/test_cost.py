@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from engine_factory import make_params
+from pretrain_factory import Place
 
 from fewscans.commands import calibrate
 from fewscans.config import ENCODERS, load, read_config_file
@@ -61,6 +63,25 @@ def test_more_epochs_take_longer_in_proportion():
     start = calibration.DECLARED.startup["torch"]
     assert (long.seconds - start) / (short.seconds - start) == pytest.approx(10)
     assert short.source == "declared"
+
+
+@pytest.mark.parametrize("length", [{"epochs": 7}, {"steps": 50}, {"epochs": None}])
+def test_steps_are_those_of_the_training(length, tmp_path, monkeypatch):
+    job = Place(tmp_path).job(make_params(**{"epochs": None, **length}))
+    encoder = simclr(**{"epochs": None, "batch_size": 4, **length})
+    work = model_of(encoders=encoder, baselines=["scratch-long"]).work
+    n = len(job.resident)
+    monkeypatch.setattr(type(work), "_trained_on", lambda *_: n)
+    assert work.schedule("simclr", "p") == (job.schedule.n_steps, job.schedule.batch_size)
+    assert work.extra_steps("scratch-long-test-resnet", "px48", "p") == job.schedule.n_steps
+
+
+def test_micro_batches_need_less_memory():
+    whole, parts = (
+        model_of(encoders=simclr(accumulate=n)).footprint.memory("pretrain", "simclr", "px48", "p")
+        for n in (1, 4)
+    )
+    assert parts < whole
 
 
 def test_more_pixels_patients_and_draws_take_longer():

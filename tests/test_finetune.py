@@ -225,7 +225,9 @@ def test_scratch_long_has_the_steps_of_pretraining_on_top(tiny, tmp_path):
     # 24 training scans in batches of 10 are 2 steps an epoch.
     finetune(
         make_params(
-            "scratch-long", tune={"steps": 4, "batch_size": 4}, extra_epochs=2, extra_batch_size=10
+            "scratch-long",
+            tune={"steps": 4, "batch_size": 4},
+            extra=[{"epochs": 2, "batch_size": 10}, {"steps": 3, "batch_size": 10}],
         ),
         files,
     )

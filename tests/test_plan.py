@@ -70,7 +70,10 @@ def test_a_contrast_differs_in_the_encoder_alone():
 
 
 def test_ablation_is_a_product_of_encoder_and_recipe_axes_with_readable_names():
-    plan = make(ablations={"x": {"of": "simclr", "epochs": [50, 100], "size": [32, 64]}})
+    plan = make(
+        encoders={"simclr": {"method": "simclr", "backbone": "test_resnet", "epochs": 100}},
+        ablations={"x": {"of": "simclr", "epochs": [50, 100], "size": [32, 64]}},
+    )
     assert [pair for pair in plan.pairs if pair[0].startswith("simclr")] == [
         ("simclr", "main"),
         ("simclr-epochs50", "main-size32"),
@@ -136,7 +139,8 @@ def test_scratch_long_gets_the_longest_pretraining_of_its_network():
             "v": {"method": "mae", "backbone": "test_vit", "epochs": 1000},
         }
     )
-    assert plan.longest_pretraining("test_resnet", None, "main") == (10, 32)
+    lengths = plan.pretrainings("test_resnet", None, "main")
+    assert [length.count(320) for length in lengths] == [100, 40]
 
 
 def test_transductive_encoders_are_shared_by_folds():

@@ -13,7 +13,7 @@ from engine_factory import make_folds, make_params, make_store, scan_names
 from pretrain_factory import Place, command, history, meta
 
 from fewscans import engine, networks
-from fewscans.batches import epoch_batches
+from fewscans.batches import epoch_batches, training_steps
 from fewscans.contracts import read_table, write_table
 from fewscans.errors import UserError
 from fewscans.files import sha256_file
@@ -180,6 +180,53 @@ def test_every_epoch_is_a_shuffle_of_its_own(place):
     ]
     assert all(sorted(epoch) == sorted(job.resident.keys.tolist()) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
+
+
+@pytest.mark.parametrize(
+    ("length", "steps", "epochs"),
+    [({"epochs": 3}, 6, 3), ({"steps": 5}, 5, 2.5), ({"steps": 1}, 1, 0.5)],
+)
+def test_length_is_in_epochs_or_steps(place, length, steps, epochs):
+    made = make_params(**{"epochs": None, **length})
+    out, _ = place.run(made)  # two steps an epoch
+    said = meta(out)
+    assert (said["steps"], said["epochs"]) == (steps, epochs)
+    assert {k: said["settings"][k] for k in ("steps", "epochs", "batch_size")} == {
+        "steps": steps, "epochs": epochs, "batch_size": 4,
+    }  # fmt: skip
+    rows = history(out)
+    assert rows["step"].tolist()[-1] == steps
+    assert rows["epoch"].tolist()[-1] == epochs
+    assert np.isfinite(rows["loss"]).all()
+
+
+def test_the_loss_of_a_part_of_an_epoch_is_a_mean_too(place):
+    whole, part = (history(place.run(make_params(epochs=None, steps=n), str(n))[0]) for n in (4, 3))
+    assert part["loss"].iloc[-1] == pytest.approx(whole["loss"].iloc[-1], rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("n", "epochs", "steps", "expected"),
+    [
+        (60, None, None, 1000),  # one step an epoch
+        (1279, None, None, 1000),
+        (1281, None, None, 1000),
+        (50_000, None, None, 39_100),
+        (60, 100, None, 100),
+        (60, None, 7, 7),
+    ],
+)
+def test_length_follows_from_the_number_of_scans_where_nothing_is_said(n, epochs, steps, expected):
+    assert training_steps(epoch_batches(n, 128)[0], epochs, steps) == expected
+
+
+def test_same_length_same_encoder(place):
+    one, two = (
+        place.job(make_params(**{"epochs": None, **x})) for x in ({"epochs": 2}, {"steps": 4})
+    )
+    assert one.digest == two.digest
+    with pytest.raises(ValueError, match="stands beside `epochs`; say one of them"):
+        make_params(epochs=2, steps=4)
 
 
 def test_divergence_is_tried_once_more_and_then_told(place, monkeypatch):

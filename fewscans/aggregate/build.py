@@ -136,9 +136,20 @@ def _facts(
         "n_scans": block.n_scans, "n_labelled_patients": float(runs["n_labelled_patients"].mean()),
         "n_labelled_scans": float(runs["n_labelled_scans"].mean()), "flags": flags,
         "device_seconds": float(runs["device_seconds"].sum()) + _encoder_seconds(plan, data, entry),
+        "trained_epochs": _epochs(data, entry),
         "digest_config": digests.get("config", ""), "digest_data": data.digests["data"],
         "digest_splits": data.digests["splits"], "digest_code": digests.get("code", ""),
     }  # fmt: skip
+
+
+def _epochs(data: Dataset, entry: Mapping[str, Any]) -> float | None:
+    """Of its encoders' pretraining, the mean over folds and seeds; None where there was none."""
+    made = [
+        facts["epochs"]
+        for key, facts in data.encoders.items()
+        if key[:2] == (entry["encoder"], entry["recipe"]) and facts.get("epochs")
+    ]
+    return sum(made) / len(made) if made else None
 
 
 def _encoder_seconds(plan: Mapping[str, Any], data: Dataset, entry: Mapping[str, Any]) -> float:

@@ -44,6 +44,9 @@ def wide_table(
     chosen = contrasts[contrasts["metric"] == metric]
     chosen = chosen[[*ROW, "baseline_arm", "smallest_detectable", "verdict"]]
     table = facts.merge(arm_table(plan), on="arm", how="left")
+    # Where the config says nothing, they follow from the data.
+    found = table["epochs"].astype("Float64").fillna(table["trained_epochs"].astype("Float64"))
+    table["epochs"] = found.round()
     for part in (numbers, differences, chosen):
         table = table.merge(part, on=ROW, how="left")
     columns = [

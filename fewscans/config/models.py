@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from fewscans.config.base import Budget, Fraction, Name, Settings
 from fewscans.config.encoders import AnyEncoder
@@ -132,6 +134,20 @@ class LinearSettings(Settings):
     """Iterations of the solver at most."""
 
 
+def default_rates(optimizer: str, batch_size: int) -> tuple[float, float] | None:
+    """(peak learning rate, weight decay) of SGD or LARS where neither is said; None for AdamW.
+
+    SGD: 0.2 * batch / 256; SimSiam (Chen & He 2021, section 3) has 0.05, with a thousand times the steps: of 0.05, 0.2
+    and 0.8 it had the lowest loss after 90 steps of SimCLR on CT slices (docs/notes/0009-optimizers.md). LARS: SimCLR's
+    for small batches and few epochs, 0.075 * sqrt(batch) (Chen et al. 2020, appendix B.1). Decay as in these papers.
+    """
+    if optimizer == "sgd":
+        return 0.2 * batch_size / 256, 1e-4
+    if optimizer == "lars":
+        return 0.075 * math.sqrt(batch_size), 1e-6
+    return None
+
+
 class FinetuneSettings(Settings):
     """All weights trained on the labelled scans."""
 
@@ -139,10 +155,24 @@ class FinetuneSettings(Settings):
     """Steps; fixed, or the largest candidate where they are chosen."""
     batch_size: int = Field(default=32, ge=2, le=4096)
     """Scans in a step; at most the number of labelled scans."""
+    accumulate: int = Field(default=1, ge=1, le=4096)
+    """Micro-batches that a batch is cut into: memory for one of them; batch norms see its scans alone. Doubled where
+    the device runs out of memory (`oom-halved`)."""
+    optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
+    """`sgd` and `lars` have momentum."""
+    sgd_momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of `sgd` and `lars`."""
     lr: float = Field(default=1e-3, gt=0, le=10)
-    """Peak learning rate of AdamW."""
+    """Peak learning rate; without it 0.2 * batch_size / 256 for `sgd`, 0.075 * sqrt(batch_size) for `lars`."""
     weight_decay: float = Field(default=0.05, ge=0, le=10)
-    """Of weights, not of biases and norms."""
+    """Of weights, not of biases and norms; without it 1e-4 for `sgd` and 1e-6 for `lars`."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Factor of the learning rate from a layer of the encoder to the one before it; the head has the whole rate. 0.65
+    to 0.75 is usual for ViTs after masked modelling."""
+    clip_grad_norm: float | None = Field(default=None, gt=0)
+    """Largest gradient norm."""
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of an average of the weights after each step; predictions are then the average's."""
     warmup: Fraction = 0.1
     """Share of the steps; then a cosine to zero."""
     strength: float = Field(default=0.5, ge=0, le=2)
@@ -151,7 +181,20 @@ class FinetuneSettings(Settings):
     """Draw classes equally often."""
     inner_folds: int = Field(default=0, ge=0, le=5)
     """Inner folds whose models choose the number of steps and give validation predictions; 0 = fixed steps.
-    Each costs one more training per budget and draw."""
+    Each costs one more training per budget and draw. This is the early stopping: inner models are looked at along the
+    schedule, and the final one stops where they were best."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rates(cls, given: Any) -> Any:
+        """What is left open for another optimizer than AdamW."""
+        if not isinstance(given, Mapping):
+            return given
+        size = given.get("batch_size", cls.model_fields["batch_size"].default)
+        if not isinstance(size, int) or size < 1:  # told as a mistake by its own field
+            return given
+        found = default_rates(str(given.get("optimizer")), size)
+        return given if found is None else {"lr": found[0], "weight_decay": found[1], **given}
 
 
 class ProtocolSettings(Settings):
@@ -218,8 +261,9 @@ class ComputeSettings(Settings):
     """Compute threads of a training job. Belongs to the result: other numbers of threads round differently."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: CUDA where there is one."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: bf16 autocast on CUDA, fp32 on CPU."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """`auto`: bf16 autocast on CUDA, fp32 on CPU. `fp16` scales losses, and leaves out steps that overflow: for GPUs
+    without bf16."""
     resume_elsewhere: bool = False
     """Go on with an interrupted pretraining on another model of CPU or GPU: saves its time where nodes differ, but the
     weights are then nobody's to repeat, and the arm is flagged `resumed-elsewhere`. If not, it begins anew there."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from fewscans.batches import epoch_batches, training_steps
 from fewscans.config.base import Settings
 from fewscans.config.encoders import AnyEncoder
 from fewscans.config.models import (
@@ -133,6 +134,22 @@ class PretrainParams(Settings):
     """Threads, device, precision."""
 
 
+class Length(Settings):
+    """How long a pretraining is."""
+
+    epochs: int | None = None
+    """As in its settings."""
+    steps: int | None = None
+    """As in its settings."""
+    batch_size: int
+    """As in its settings."""
+
+    def count(self, n_scans: int) -> int:
+        """Steps on so many scans."""
+        per_epoch = epoch_batches(n_scans, self.batch_size)[0]
+        return training_steps(per_epoch, self.epochs, self.steps)
+
+
 class FinetuneParams(Settings):
     """Use one encoder on one fold with one seed: all protocols, budgets and draws."""
 
@@ -140,10 +157,8 @@ class FinetuneParams(Settings):
     """Its name."""
     settings: AnyEncoder
     """Method and settings."""
-    extra_epochs: int = 0
-    """For scratch-long without `extra_steps`: epochs of the pretraining whose steps are added."""
-    extra_batch_size: int = 1
-    """Batch size of that pretraining."""
+    extra: list[Length] = []
+    """For scratch-long without `extra_steps`: pretrainings; the steps of the longest are added."""
     recipe: RecipeSettings
     """Of the store."""
     recipe_name: str

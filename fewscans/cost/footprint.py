@@ -37,10 +37,13 @@ class Footprint:
     def _training(self, rule: str, encoder: str, recipe: str, dataset: str, scans: int) -> float:
         if self.plan.protocols(encoder) == ["prior"]:
             return sizes.PLAIN_MB
-        images: float = self.plan.config.protocol_settings.finetune.batch_size
+        tuned = self.plan.config.protocol_settings.finetune
+        images = tuned.batch_size / tuned.accumulate
         if rule == "pretrain":
             scans, views = self.work.seen(encoder, dataset), self.views(encoder)
             images = self.work.schedule(encoder, dataset)[1] * views
+            # One micro-batch at a time.
+            images /= getattr(self.plan.encoders[encoder].settings, "accumulate", 1)
         backbone = self.plan.encoders[encoder].settings.backbone
         shape = self.plan.recipes[recipe]
         return sizes.training_mb(backbone, shape, images, scans, self.work.device)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from fewscans.batches import epoch_batches
+from fewscans.batches import epoch_batches, training_steps
 from fewscans.config.encoders import ScratchLong
 from fewscans.cost import sizes
 from fewscans.cost.calibration import Machine, Step, What
@@ -197,7 +197,7 @@ class Work:
         settings: Any = self.plan.encoders[name].settings
         ranks = getattr(settings, "ranks", 1)
         steps, batch = epoch_batches(self.seen(name, dataset), settings.batch_size, ranks)
-        return steps * settings.epochs, batch
+        return training_steps(steps, settings.epochs, settings.steps), batch
 
     def seen(self, name: str, dataset: str) -> int:
         """Scans that a pretraining sees: its fold's (all, where transductive) and those of pools."""
@@ -218,8 +218,8 @@ class Work:
         if settings.extra_steps is not None:
             return settings.extra_steps
         network = (settings.backbone, settings.patch_size)
-        epochs, batch = self.plan.longest_pretraining(*network, recipe)
-        return epochs * epoch_batches(self._trained_on(dataset), batch)[0]
+        n = self._trained_on(dataset)
+        return max((one.count(n) for one in self.plan.pretrainings(*network, recipe)), default=0)
 
     def labelled(self, dataset: str) -> Iterator[Labelled]:
         """Labelled scans of each budget, and how often it is drawn."""

@@ -34,6 +34,12 @@ class Method(nn.Module):
     """Default."""
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
     """Of AdamW."""
+    compares: ClassVar[bool] = False
+    """Whether the loss compares scans of a batch with one another (negatives, statistics of embeddings): then it is
+    another loss where a batch is cut into micro-batches. Batch norms do not count."""
+
+    part: int = 0
+    """Which micro-batch of a step `loss` is called with, from 0; the engine counts."""
 
     gather: Callable[[Tensor], Tensor] = staticmethod(lambda x: x)
     """Rows of the whole batch, of those [B, ...] that this process has: for losses that compare scans with one

@@ -31,6 +31,9 @@ class DINO(Method):
     weight_decay: ClassVar[float] = 0.04  # section 3.1, first value
     paper_momentum: ClassVar[float] = 0.996
 
+    latest: Tensor
+    """Mean of the teacher's outputs of the step [1, K]."""
+
     def __init__(self, encoder: nn.Module, settings: Any, shape: Shape) -> None:
         super().__init__(encoder, settings, shape)
         # Section 3.1: 65,536 prototypes for 10^5 steps with batches of 1,024. With the paper's head, prototypes and
@@ -68,7 +71,11 @@ class DINO(Method):
         with torch.no_grad():
             teacher = self.teacher(large)
             # The mean over the whole batch, of all processes; equation 4 moves the centre after the step.
-            self.latest = self.gather(teacher).mean(dim=0, keepdim=True)
+            latest = self.gather(teacher).mean(dim=0, keepdim=True)
+            # Micro-batches are as long as each other, but for one scan.
+            self.latest = (
+                latest if self.part == 0 else self.latest.lerp(latest, 1 / (self.part + 1))
+            )
             targets = F.softmax((teacher - self.centre) / self.teacher_temperature, dim=1).chunk(2)
         loss = cross_entropy(targets, student, self.settings.temperature)
         return loss, {"embedding": h.detach()}

@@ -52,6 +52,8 @@ class MoCoV2(Method):
     """Normalised keys [K, D], the oldest first."""
     queue_kin: Tensor
     """Who they are of: int64 [K]."""
+    made: tuple[Tensor, ...]
+    """Keys of the step, and who they are of."""
 
     def __init__(self, encoder: nn.Module, settings: Any, shape: Shape) -> None:
         super().__init__(encoder, settings, shape)
@@ -99,8 +101,11 @@ class MoCoV2(Method):
         q = self.projector(h)
         with torch.no_grad():
             k = unit(self.target(x2))
-        # Of all processes; queued after the step.
-        self.made = self.gather(k), self.gather(kin)
+        # Of all processes and micro-batches; queued after the step.
+        made = self.gather(k), self.gather(kin)
+        self.made = (
+            made if self.part == 0 else tuple(map(torch.cat, zip(self.made, made, strict=True)))
+        )
         spared = related(kin, self.queue_kin)
         loss = info_nce(q, k, self.queue, self.settings.temperature, spared)
         return loss, {"embedding": h.detach()}

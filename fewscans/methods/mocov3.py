@@ -26,6 +26,7 @@ class MoCoV3(Method):
     policy_kind: ClassVar[augment.Kind] = "ssl"
     base_lr: ClassVar[float] = 2e-3
     weight_decay: ClassVar[float] = 1e-4
+    compares: ClassVar[bool] = True
     paper_momentum: ClassVar[float] = 0.99
     """Section 4.1, m."""
 

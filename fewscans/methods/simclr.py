@@ -26,6 +26,7 @@ class SimCLR(Method):
     # loss after 180 steps on CT slices at 48 pixels (a choice that takes no label).
     base_lr: ClassVar[float] = 4e-3
     weight_decay: ClassVar[float] = 1e-4
+    compares: ClassVar[bool] = True
 
     def __init__(self, encoder: nn.Module, settings: Any, shape: Shape) -> None:
         super().__init__(encoder, settings, shape)

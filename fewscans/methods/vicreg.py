@@ -24,6 +24,7 @@ class VICReg(Method):
     policy_kind: ClassVar[augment.Kind] = "ssl"
     base_lr: ClassVar[float] = 2e-3
     weight_decay: ClassVar[float] = 1e-4
+    compares: ClassVar[bool] = True
 
     def __init__(self, encoder: nn.Module, settings: Any, shape: Shape) -> None:
         super().__init__(encoder, settings, shape)

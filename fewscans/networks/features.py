@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fewscans.outofmemory import in_batches
 from fewscans.resident import Resident
 
 
@@ -23,15 +24,15 @@ def embed(
 ) -> NDArray[np.float32]:
     """Embeddings [n, E] of the scans at `index`, unaugmented, in eval mode; the model's mode is put back."""
     index = np.asarray(index, dtype=np.int64)
-    out = np.empty((len(index), embedding_dim(model)), dtype=np.float32)
     was_training = model.training
     model.eval()
     with torch.inference_mode():
-        for first in range(0, len(index), batch):
-            some = index[first : first + batch]
-            out[first : first + len(some)] = model(resident.batch(some)).float().cpu().numpy()
+        made = in_batches(
+            lambda some: model(resident.batch(some)).float().cpu().numpy(), index, batch
+        )
     model.train(was_training)
-    return out
+    none = np.empty((0, embedding_dim(model)), dtype=np.float32)
+    return np.concatenate([none, *made])
 
 
 def set_batchnorm_statistics(

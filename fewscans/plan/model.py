@@ -9,6 +9,8 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from fewscans.config import ENCODERS, Config, EncoderSettings, RecipeSettings
+from fewscans.config.encoders import PretrainSettings
+from fewscans.config.stages import Length
 
 # Class of each rule's jobs; what a class gets at a site stands in its file, what a job takes in `fewscans.cost`.
 Kind = Literal["light", "cpu", "gpu"]
@@ -143,16 +145,15 @@ class Plan:
             return None
         return baseline_name("imagenet", *network(settings)) if start == "imagenet" else start
 
-    def longest_pretraining(self, backbone: str, patch: int | None, recipe: str) -> tuple[int, int]:
-        """(epochs, batch size) with the most steps among encoders of this network and recipe; (0, 1) if none."""
-        found = [
-            (e.settings.epochs / e.settings.batch_size, e.settings.epochs, e.settings.batch_size)  # type: ignore[attr-defined]
+    def pretrainings(self, backbone: str, patch: int | None, recipe: str) -> list[Length]:
+        """How long the encoders of this network and recipe are pretrained, each length once."""
+        found = {
+            Length(epochs=s.epochs, steps=s.steps, batch_size=s.batch_size): None
             for name, r in self.pairs
-            if r == recipe
-            and (e := self.encoders[name]).pretrained
-            and network(e.settings) == (backbone, patch)
-        ]
-        return max(found)[1:] if found else (0, 1)
+            if r == recipe and isinstance(s := self.encoders[name].settings, PretrainSettings)
+            if network(s) == (backbone, patch)
+        }
+        return list(found)
 
 
 def network(settings: EncoderSettings) -> tuple[str, int | None]:

@@ -1,4 +1,4 @@
-"""All weights trained on the labelled scans: encoder and linear head, AdamW, warm-up and cosine.
+"""All weights trained on the labelled scans: encoder and linear head, warm-up and cosine.
 
 With inner folds, the number of steps is chosen: each inner model is trained along the whole
 schedule and looked at after a quarter, a half, three quarters and all of it; the final model
@@ -16,6 +16,8 @@ Shapes: B batch, n labelled, m test scans, K classes, S steps, E embedding.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -25,9 +27,14 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from fewscans import augment, keyed, networks, optim
+from fewscans import augment, keyed, networks, optim, outofmemory
+from fewscans.average import Average
 from fewscans.config.models import FinetuneSettings
+from fewscans.errors import UserError
+from fewscans.groups import layer_factors
 from fewscans.protocols.task import Outcome, Task, common_flags, log_loss
+
+log = logging.getLogger("fewscans")
 
 FRACTIONS = (0.25, 0.5, 0.75, 1.0)
 # Of the loss of a guess among the classes: less than this is converged, and a fall smaller than
@@ -40,21 +47,25 @@ def run(task: Task, settings: FinetuneSettings, source: Any) -> Outcome:
 
     Flags: `no-inner-validation` where inner folds are wanted and not there, `not-converged` (see
     `still_falling`), `diverged` where the network gave no finite number; class frequencies then
-    stand in its place.
+    stand in its place; `oom-halved` where a batch did not fit the device and was cut.
     """
     wanted = settings.inner_folds > 0
     folds = task.inner_folds[: settings.inner_folds]
     stop, val_prob, choices = settings.steps, None, {"steps": settings.steps, "by": "setting"}
+    asked = settings.accumulate
     if folds:
-        stop, val_prob, choices = _choose_steps(task, settings, source, folds)
+        stop, val_prob, choices, settings = _choose_steps(task, settings, source, folds)
     found: dict[int, NDArray[np.float64]] = {}
     everyone = np.arange(len(task.targets))
 
     def look(step: int, net: Classifier) -> None:
         found[step] = net.predict(source, task.test, _shift(task, everyone, settings))
 
-    net, losses = train(task, everyone, settings, source, [stop], look)
+    net, losses, settings = fitted(task, everyone, settings, source, [stop], look)
     flags, test_prob = [], found[stop]
+    if settings.accumulate > asked:
+        flags.append(outofmemory.HALVED)
+        choices = {**choices, "accumulate": settings.accumulate}
     if not np.isfinite(test_prob).all():
         test_prob = np.tile(task.frequencies(), (len(task.test), 1))
         flags.append("diverged")
@@ -71,19 +82,20 @@ def run(task: Task, settings: FinetuneSettings, source: Any) -> Outcome:
 
 def _choose_steps(
     task: Task, settings: FinetuneSettings, source: Any, folds: list[int]
-) -> tuple[int, NDArray[np.float64], dict[str, Any]]:
-    """(steps, [n, K] inner out-of-fold probabilities at them, choices)."""
+) -> tuple[int, NDArray[np.float64], dict[str, Any], FinetuneSettings]:
+    """(steps, [n, K] inner out-of-fold probabilities at them, choices, settings that fit the device)."""
     stops = sorted({max(1, round(fraction * settings.steps)) for fraction in FRACTIONS})
     shape = (len(task.targets), task.n_classes)
     prob = {stop: np.full(shape, np.nan) for stop in stops}
+    asked = settings
     for fold in folds:
         among, held = task.split(fold)
 
         def look(step: int, net: Classifier, among: Any = among, held: Any = held) -> None:
-            made = net.predict(source, task.labelled[held], _shift(task, among, settings))
+            made = net.predict(source, task.labelled[held], _shift(task, among, asked))
             prob[step][held] = np.where(np.isfinite(made), made, task.frequencies(among))
 
-        train(task, among, settings, source, stops, look)
+        _, _, settings = fitted(task, among, settings, source, stops, look)
     losses = {stop: log_loss(prob[stop], task.targets) for stop in stops}
     best = min(stops, key=lambda stop: (round(losses[stop], 9), stop))
     choices = {
@@ -92,7 +104,7 @@ def _choose_steps(
         "inner_loss": round(losses[best], 6),
         "inner_folds": len(folds),
     }
-    return best, prob[best], choices
+    return best, prob[best], choices, settings
 
 
 class Classifier(nn.Module):
@@ -124,13 +136,52 @@ class Classifier(nn.Module):
         """[m, K] probabilities in evaluation mode, with `shift` [K] added to the logits."""
         was = self.training
         self.eval()
-        some = [positions[first : first + batch] for first in range(0, len(positions), batch)]
         with torch.inference_mode(), source.autocast():
-            parts = [self(source.resident.batch(one)).float() for one in some]
+            parts = outofmemory.in_batches(
+                lambda some: self(source.resident.batch(some)).float(), positions, batch
+            )
         self.train(was)
         logits = torch.cat(parts).cpu().numpy().astype(np.float64) + shift
         weight = np.exp(logits - logits.max(axis=1, keepdims=True))
         return weight / weight.sum(axis=1, keepdims=True)
+
+
+Look = Callable[[int, Classifier], None]
+
+
+def fitted(
+    task: Task,
+    among: NDArray[np.int64],
+    settings: FinetuneSettings,
+    source: Any,
+    stops: list[int],
+    look: Look,
+) -> tuple[Classifier, NDArray[np.float64], FinetuneSettings]:
+    """What `train` gives, and the settings it was given: micro-batches halved, from the start, until they fit.
+
+    Raises
+    ------
+    UserError
+        Two scans at once do not fit.
+    """
+    while True:
+        try:
+            return *train(task, among, settings, source, stops, look), settings
+        except RuntimeError as error:  # torch.OutOfMemoryError is one
+            if not outofmemory.is_out_of_memory(error):
+                raise
+        outofmemory.give_back()
+        batch, parts = max(2, min(settings.batch_size, len(among))), settings.accumulate
+        if batch // (2 * parts) < 2:
+            raise UserError(
+                f"fine-tuning: the device is out of memory with {batch // parts} scans at once. Set a smaller `size`, "
+                "a smaller backbone, or use a device with more memory."
+            )
+        log.warning(
+            "the device is out of memory with %d scans at once; once more with %d micro-batches (`accumulate: %d`)",
+            batch // parts, 2 * parts, 2 * parts,
+        )  # fmt: skip
+        settings = settings.model_copy(update={"accumulate": 2 * parts})
 
 
 def train(
@@ -139,7 +190,7 @@ def train(
     settings: FinetuneSettings,
     source: Any,
     stops: list[int],
-    look: Callable[[int, Classifier], None],
+    look: Look,
 ) -> tuple[Classifier, NDArray[np.float64]]:
     """(network, [S] training losses) after `stops[-1]` steps on `among`; `look` at each stop."""
     net = Classifier(source.make_encoder(task.key), task.n_classes, keyed.key_of("head", task.key))
@@ -155,27 +206,48 @@ def train(
     )
     policy = augment.policy(settings.strength, kind="supervised")
     augment_key = keyed.key_of("supervised", task.key)
-    optimizer = optim.make_optimizer(net, settings.lr, settings.weight_decay)
+    # Micro-batches of two scans at least, however few there are.
+    parts = max(1, min(settings.accumulate, batch // 2))
+    optimizer = optim.make_optimizer(
+        net,
+        settings.lr,
+        settings.weight_decay,
+        kind=settings.optimizer,
+        momentum=settings.sgd_momentum,
+        factors=layer_factors(net.encoder, settings.layer_decay)
+        if settings.layer_decay < 1
+        else None,
+    )
+    scaler = optim.make_scaler(source.device, source.precision)
+    average = None if settings.ema is None else Average(net, settings.ema)
     losses = torch.zeros(stops[-1], device=source.device)
     net.train()
     for step in range(stops[-1]):
-        picked = order[step]
-        x = source.resident.batch(positions[picked])
-        x = augment.apply(
-            x, keys[picked], seed_key=augment_key, epoch=turns[step], view=0, policy=policy
-        )
         optim.set_lr(optimizer, optim.lr_at(step, settings.steps, settings.warmup, settings.lr))
-        with source.autocast():
-            logits = net(x)
-        loss = functional.cross_entropy(
-            logits.float(), targets[torch.from_numpy(picked).to(source.device)]
-        )
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        losses[step] = loss.detach()
+        pieces = [np.array_split(drawn, parts) for drawn in (order[step], turns[step])]
+        for picked, turn in zip(*pieces, strict=True):
+            x = source.resident.batch(positions[picked])
+            x = augment.apply(
+                x, keys[picked], seed_key=augment_key, epoch=turn, view=0, policy=policy
+            )
+            with source.autocast():
+                logits = net(x)
+            loss = functional.cross_entropy(
+                logits.float(), targets[torch.from_numpy(picked).to(source.device)]
+            )
+            if parts > 1:
+                loss = loss * (len(picked) / batch)
+            (loss if scaler is None else scaler.scale(loss)).backward()
+            losses[step] += loss.detach()
+        optim.step(optimizer, net, settings.clip_grad_norm, scaler)
+        if average is not None:
+            average.update(step + 1)
         if step + 1 in stops:
-            look(step + 1, net)
+            with contextlib.nullcontext() if average is None else average.applied():
+                look(step + 1, net)
+    if average is not None:
+        average.swap()
     return net, losses.cpu().numpy().astype(np.float64)
 
 

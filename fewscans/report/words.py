@@ -34,6 +34,8 @@ FLAGS = {
     "collapsed": "Pretraining collapsed: all scans have nearly the same embedding.",
     "pretrained-with-labels": "The encoder has seen all labels of the training fold, whatever the budget of the row: a "
     "reference, no contender.",
+    "oom-halved": "The device ran out of memory: batches were cut into micro-batches, and training begun anew.",
+    "compared-in-parts": "Batches were cut into micro-batches, and the method compared scans within these alone.",
     "resumed-elsewhere": "Pretraining was interrupted and went on on another model of CPU or GPU, which rounds "
     "differently: the same command need not give the same weights again.",
     "tuned": "Trained with the values that a search found for each fold (tune.use); settings shown are the config's.",

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
+from fewscans.batches import training_steps
 from fewscans.config.encoders import PretrainSettings
 from fewscans.config.models import ProtocolSettings
 from fewscans.config.stages import FinetuneParams, PretrainParams, TuneParams
@@ -57,9 +58,14 @@ def most_steps(params: TuneParams, epoch_steps: Any) -> int:
     ends = {name: _values(span) for name, span, _ in spans(params)}
     steps = 0
     if isinstance(params.settings, PretrainSettings):
-        epochs = max(ends.get("encoder.epochs", [params.settings.epochs]))
         batch = min(ends.get("encoder.batch_size", [params.settings.batch_size]))
-        steps += int(epochs) * epoch_steps(int(batch))
+        lengths = [
+            int(max(ends[f"encoder.{key}"]))
+            if f"encoder.{key}" in ends
+            else getattr(params.settings, key)
+            for key in ("epochs", "steps")
+        ]
+        steps += training_steps(epoch_steps(int(batch)), *lengths)
     if params.arm.protocol == "finetune":
         steps += int(max(ends.get("protocol.steps", [params.protocol_settings.finetune.steps])))
     return steps

@@ -58,18 +58,33 @@ class PretrainSettings(EncoderSettings):
     """Whose scans it is pretrained on: the training fold's and those of all pools, or one of both."""
     stage: bool = False
     """Only the start of others: no arm of its own."""
-    epochs: int = Field(default=100, ge=1, le=100_000)
-    """Passes over the training scans; pretraining always keeps its last epoch."""
+    epochs: int | None = Field(default=None, ge=1, le=100_000)
+    """Passes over the training scans; pretraining always keeps its last epoch. Without `epochs` and `steps` 100, and
+    more where these are less than 1,000 steps, as where scans are few."""
+    steps: int | None = Field(default=None, ge=1, le=100_000_000)
+    """Steps in all, in place of `epochs`."""
     batch_size: int = Field(default=128, ge=2, le=65_536)
     """Scans in a step (views come on top), about: an epoch is cut into equal batches of nearly this size."""
+    accumulate: int = Field(default=1, ge=1, le=4096)
+    """Micro-batches that a batch is cut into: memory for one of them, gradients of the whole. Batch norms, and methods
+    that compare scans with one another (flagged `compared-in-parts`), see the scans of a micro-batch alone. Where the
+    device runs out of memory it is doubled until the batch fits, flagged `oom-halved`."""
+    optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
+    """`lars` is SGD whose steps are a share of each layer's weights: for batches of thousands."""
+    sgd_momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of `sgd` and `lars`."""
     lr: float | None = Field(default=None, gt=0, le=100)
-    """Peak learning rate; without it `base_lr * batch_size / 256` of the method."""
+    """Peak learning rate; without it `base_lr * batch_size / 256` of the method for `adamw`, 0.2 * batch_size / 256 for
+    `sgd`, 0.075 * sqrt(batch_size) for `lars`."""
     weight_decay: float | None = Field(default=None, ge=0, le=10)
-    """Of weights, not of biases and norms; without it the method's own."""
+    """Of weights, not of biases and norms; without it the method's own for `adamw`, 1e-4 for `sgd`, 1e-6 for `lars`."""
     warmup: Fraction = 0.1
     """Share of the steps in which the learning rate rises linearly; then a cosine to zero."""
     clip_grad_norm: float | None = Field(default=None, gt=0)
     """Largest gradient norm."""
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of an average of the weights after each step (0.999 remembers 1,000 of them, fewer in the beginning); the
+    encoder that is kept is then the average. Without it, the last weights."""
     strength: float = Field(default=1.0, ge=0, le=2)
     """Dial of the augmentation: 0 = crops and flips alone are left, 1 = the policy as it is."""
     transductive: bool = False
@@ -89,6 +104,13 @@ class PretrainSettings(EncoderSettings):
     def starts_from_file(self) -> bool:
         """Whether `start` is a path."""
         return self.start is not None and "/" in self.start
+
+    @field_validator("steps")
+    @classmethod
+    def _one_length(cls, steps: int | None, info: ValidationInfo) -> int | None:
+        if steps is not None and info.data.get("epochs") is not None:
+            raise PydanticCustomError("length", "stands beside `epochs`; say one of them")
+        return steps
 
     @field_validator("ranks")
     @classmethod
