@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-Kind = Literal["ssl", "supervised", "mae", "upright"]
+Kind = Literal["ssl", "supervised", "mae", "upright", "placed"]
 Modality = Literal["any", "ct", "mr", "xray", "ultrasound", "photograph"]
 
 
@@ -104,12 +104,16 @@ _ADDED: dict[str, dict[str, float]] = {
     "photograph": {},
 }
 
-# What would turn a scan, or put it upside down.
+# What would turn a scan, put it upside down, or swap its sides.
 _UPRIGHT: dict[str, Any] = {
     "rotation_deg": 0.0,
     "tilt_deg": 0.0,
     "vertical_flip": 0.0,
     "depth_flip": 0.0,
+}
+_TURNS_NOT: dict[str, dict[str, Any]] = {
+    "upright": _UPRIGHT,
+    "placed": {**_UPRIGHT, "horizontal_flip": 0.0},
 }
 
 
@@ -119,15 +123,15 @@ def policy(strength: float = 1.0, kind: Kind = "ssl", modality: Modality = "any"
     ``ssl``: strong, for contrastive views; crops keep at least 35 % of the area (SimCLR: 8 % of a photograph), since a
     lesion must be likely to be in both. ``supervised``: milder. ``mae``: crops and flips at any strength, as the
     paper found best (He et al. 2022, table 1e): masking is the augmentation. ``upright``: crops, mirror images and
-    intensities of the milder policy, nothing that turns a scan, for methods that ask which way up it is or where its
-    parts lie; a mirror image is as upright as the scan.
+    intensities of the milder policy, nothing that turns a scan, for methods that ask which way up it is; a mirror image
+    is as upright as the scan. ``placed``: no mirror images either, for methods that ask where its parts lie.
     """
     if modality not in get_args(Modality):
         raise ValueError(f"no modality '{modality}'")
     added: dict[str, Any] = {name: value * strength for name, value in _ADDED[modality].items()}
     if kind == "mae":
         made = Policy()
-    elif kind in ("supervised", "upright"):
+    elif kind in ("supervised", *_TURNS_NOT):
         halved = {name: value / 2 for name, value in added.items()}
         made = _supervised(strength, halved)
     elif kind == "ssl":
@@ -135,7 +139,7 @@ def policy(strength: float = 1.0, kind: Kind = "ssl", modality: Modality = "any"
     else:
         raise ValueError(f"no policy '{kind}'")
     made = replace(made, **_OF_MODALITY[modality])
-    return replace(made, **_UPRIGHT) if kind == "upright" else made
+    return replace(made, **_TURNS_NOT.get(kind, {}))
 
 
 def _supervised(strength: float, added: dict[str, Any]) -> Policy:

@@ -20,7 +20,7 @@ from fewscans import augment
 from fewscans.methods.batch import Batch
 from fewscans.shape import Shape
 
-__all__ = ["Batch", "Method", "draw_masked", "n_masked_of", "patchify", "unpatchify"]
+__all__ = ["Batch", "Method", "draw_masked", "n_masked_of", "patchify", "precise", "unpatchify"]
 
 
 class Method(nn.Module):
@@ -76,6 +76,11 @@ class Method(nn.Module):
     def pictures(self, batch: Batch) -> dict[str, Tensor] | None:
         """Masked methods: ``original``, ``masked`` and ``reconstructed`` [B, C, *S]; None for others."""
         return None
+
+
+def precise(x: Tensor) -> Tensor:
+    """`x` in single precision or better: what a loss is computed in."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def draw_masked(u: NDArray[np.float64], n_masked: int) -> Tensor:

@@ -14,7 +14,15 @@ from torch import Tensor, nn
 
 from fewscans import augment
 from fewscans.errors import UserError
-from fewscans.methods.base import Batch, Method, draw_masked, n_masked_of, patchify, unpatchify
+from fewscans.methods.base import (
+    Batch,
+    Method,
+    draw_masked,
+    n_masked_of,
+    patchify,
+    precise,
+    unpatchify,
+)
 from fewscans.networks import Block, tokens
 from fewscans.networks.tokens import Tokens
 from fewscans.shape import Shape
@@ -147,8 +155,7 @@ def normalise_patches(patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def masked_error(predicted: Tensor, target: Tensor, masked: Tensor) -> Tensor:
     """Squared error of `predicted` [B, N, P], mean over a patch, then over the `masked` [B, N] patches (section 3)."""
-    predicted = predicted.to(torch.promote_types(predicted.dtype, torch.float32))
-    per_patch = (predicted - target).square().mean(dim=-1)
+    per_patch = (precise(predicted) - target).square().mean(dim=-1)
     weight = masked.to(per_patch.dtype)
     return (per_patch * weight).sum() / weight.sum()
 

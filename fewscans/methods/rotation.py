@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewscans import augment
-from fewscans.methods.base import Batch, Method
+from fewscans.methods.base import Batch, Method, precise
 from fewscans.methods.heads import classifier
 from fewscans.networks import embedding_dim
 from fewscans.shape import Shape
@@ -42,7 +42,7 @@ class Rotation(Method):
         r, b = turned.shape[:2]
         h = self.encoder(turned.flatten(0, 1))
         classes = torch.arange(r, device=h.device).repeat_interleave(b)
-        logits = self.classifier(h).float()
+        logits = precise(self.classifier(h))
         return F.cross_entropy(logits, classes), {"embedding": h.detach()}
 
     def resolved(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fewscans import augment
 from fewscans.errors import UserError
-from fewscans.methods.base import Batch, Method, draw_masked, n_masked_of
+from fewscans.methods.base import Batch, Method, draw_masked, n_masked_of, precise
 from fewscans.networks import tokens
 from fewscans.networks.maps import feature_map, last_map
 from fewscans.shape import Shape
@@ -151,7 +151,7 @@ def spread(x: Tensor, side: int) -> Tensor:
 
 def masked_l1(predicted: Tensor, x: Tensor, hidden: Tensor) -> Tensor:
     """Absolute error, mean over the pixels (and colours) where `hidden` [B, 1, *S] (equation 1)."""
-    predicted = predicted.to(torch.promote_types(predicted.dtype, torch.float32))
+    predicted = precise(predicted)
     weight = hidden.to(predicted.dtype)
     return ((predicted - x).abs() * weight).sum() / (weight.sum() * x.shape[1])
 

@@ -18,7 +18,7 @@ from fewscans.config.encoders.following import Byol, Dino
 from fewscans.config.encoders.joint import Barlow, Simsiam, Vicreg
 from fewscans.config.encoders.masked import Mae, Simmim
 from fewscans.config.encoders.outside import FAULTY, from_outside
-from fewscans.config.encoders.pretext import Rotation
+from fewscans.config.encoders.pretext import Exemplar, Jigsaw, RelativeLocation, Rotation
 
 __all__ = [
     "BASELINES", "ENCODERS", "FAULTY", "METHODS", "AnyEncoder", "EncoderSettings", "PretrainSettings", "ScratchLong",
@@ -31,7 +31,7 @@ _OURS: tuple[type[EncoderSettings], ...] = (
     Byol, Dino,
     Simsiam, Barlow, Vicreg,
     Mae, Simmim,
-    Rotation,
+    Rotation, Jigsaw, RelativeLocation, Exemplar,
 )  # fmt: skip
 ENCODERS: dict[str, type[EncoderSettings]] = {model.name(): model for model in _OURS}
 ENCODERS.update(from_outside(ENCODERS))
