@@ -89,9 +89,11 @@ def pretrain(
             with contextlib.suppress(LeaseLostError):
                 _make(job, kept, job.checkpoint(checkpoints))
         ranks.first(lambda: DONE)
-    if not kept.get(key, {name: out / name for name in KEPT}):
-        raise OSError(f"{kept.entry(key)}: is not whole; remove it and start again")
     facts = json.loads((kept.entry(key) / FACTS).read_text(encoding="utf-8"))
+    if not kept.get(key, {name: out / name for name in kept_by(facts)}):
+        raise OSError(f"{kept.entry(key)}: is not whole; remove it and start again")
+    for old in {path.name for path in out.glob("*.safetensors")} - set(kept_by(facts)):
+        (out / old).unlink()  # of another method under this name
     # Last, so that its presence means that all the others are there.
     write_json(out / ENCODER, {**job.describe(facts), "digest": key})
     log.info("%s: %s %s", params.encoder, "found in the cache as" if hit else "finished as", key)
@@ -101,6 +103,11 @@ def pretrain(
         "device_seconds": facts["device_seconds"],
         "flags": facts["flags"],
     }
+
+
+def kept_by(facts: dict[str, Any]) -> list[str]:
+    """Files of a finished encoder: those that all have, and weights of parts that its method hands on."""
+    return [*KEPT, *(f"{name}.safetensors" for name in facts["handed_on"])]
 
 
 def open_start(params: PretrainParams, start: Path | None, folds: Path) -> Start | None:
@@ -131,7 +138,7 @@ def _make(job: Job, kept: Cache, checkpoint: Checkpoint) -> None:
         key = job.digest_elsewhere if ELSEWHERE in facts["flags"] else job.digest
         with tempfile.TemporaryDirectory(dir=checkpoint.folder, prefix="made-") as made:
             job.write(Path(made), facts)
-            kept.put(key, {name: Path(made) / name for name in (*KEPT, FACTS)})
+            kept.put(key, {name: Path(made) / name for name in (*kept_by(facts), FACTS)})
         if not kept.has(key):
             raise OSError(f"{kept.root}: cannot be written; the encoder could not be kept")
         checkpoint.remove()

@@ -7,10 +7,12 @@ that none of them has seen a test scan.
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
 from torch import nn
 
 from fewscans import networks
@@ -19,10 +21,13 @@ from fewscans.files import sha256_file
 from fewscans.labelled import check_not_seen
 from fewscans.shape import Shape
 
+log = logging.getLogger("fewscans")
+
 ENCODER, WEIGHTS = "encoder.json", "encoder.safetensors"
 # What an encoder says of its parents: what they are, and whom they have seen.
 HANDED_ON = (
     "name", "method", "dataset", "fold", "seed", "digest", "transductive", "source_scans", "parents", "weights_from",
+    "handed_on",
 )  # fmt: skip
 
 
@@ -90,3 +95,12 @@ class Start:
                 f"{self.file.parent}: is a {found}, and what starts from it a {backbone}. Give both one `backbone`."
             )
         return encoder
+
+    def hand_on(self, parts: dict[str, nn.Module]) -> None:
+        """Let `parts` of a method go on from those that stand beside these weights, where they are of one shape."""
+        for name in parts.keys() & set(self.facts.get("handed_on", ())):
+            state = load_file(self.file.parent / f"{name}.safetensors")
+            own = parts[name].state_dict()
+            if {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in own.items()}:
+                parts[name].load_state_dict(state)
+                log.info("%s goes on from that of %s", name, self.facts["name"])

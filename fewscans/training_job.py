@@ -202,6 +202,8 @@ class Job:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(keyed.key_of("heads", self.seed_key) % 2**63)
             method = self.kind(encoder, self.settings, p.recipe.shape)
+        if self.start is not None:
+            self.start.hand_on(method.handed_on())
         optim.place(method, self.device)
         return method
 
@@ -355,12 +357,15 @@ class Job:
             "resolved": self.method.resolved(), "device_seconds": round(training.seconds * self.ranks.size, 3),
             "device_name": device_name(self.device), "loss": last["loss"],
             "network": self.method.encoder.fewscans_network, "accumulate": schedule.accumulate,
+            "handed_on": sorted(self.method.handed_on()),
             "skipped_steps": 0 if training.scaler is None else int(training.scaler.skipped),
         }  # fmt: skip
 
     def write(self, folder: Path, facts: dict[str, Any]) -> None:
         """The files that the cache keeps."""
         networks.save_encoder(folder / WEIGHTS, self.method.encoder)
+        for name, part in self.method.handed_on().items():
+            networks.save_encoder(folder / f"{name}.safetensors", part)
         write_table(folder / HISTORY, "history", pd.DataFrame(self.history))
         write_pictures(folder, self.method, self.resident, self.seed_key)
         write_json(folder / FACTS, facts)
@@ -386,6 +391,7 @@ class Job:
             "steps": facts["steps"], "epochs": self._epochs(), "loss": facts["loss"],
             "device": self.device.type, "device_name": facts["device_name"], "threads": p.compute.threads,
             "precision": self.schedule.precision, "skipped_steps": facts["skipped_steps"],
+            "handed_on": facts["handed_on"],
             "device_seconds": facts["device_seconds"], "versions": versions(),
             "code": self._identity()["code"], "digest": self.digest,
             "parent": self.start.digest if self.start is not None else None,

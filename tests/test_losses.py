@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from fewscans.methods.base import draw_masked, n_masked_of, patchify, unpatchify
 from fewscans.methods.mae import masked_error, normalise_patches, sincos
+from fewscans.methods.masks import draw_masked, enlarge, n_masked_of, patchify, unpatchify
 from fewscans.methods.simclr import nt_xent
-from fewscans.methods.simmim import enlarge, masked_l1
+from fewscans.methods.simmim import masked_l1
 from fewscans.shape import Shape
 
 

@@ -161,6 +161,8 @@ def test_pictures_show_what_was_masked(resident, name, backbone):
         image.shape == (N, 1, SIZE, SIZE) and image.min() >= 0 and image.max() <= 1
         for image in made.values()
     )
+    if name == "genesis":  # nothing is hidden, everything may be distorted
+        return
     same = made["masked"] == made["original"]
     share = 1 - same.float().mean()
     assert share == pytest.approx(method.n_masked / method.resolved()["n_patches"], abs=0.03)

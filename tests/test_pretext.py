@@ -1,4 +1,4 @@
-"""Rotation, jigsaw, relative location and exemplar: the tasks are what the papers say, and the losses right to the digit."""
+"""Rotation, jigsaw, relative location, exemplar: tasks as the papers have them, losses right to the digit."""
 
 from __future__ import annotations
 

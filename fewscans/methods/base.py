@@ -3,7 +3,7 @@
 A method says which views it wants, gives a loss for a batch of views, and may do something after a step. Loop,
 precision, schedule, checkpoints, devices and gauges belong to the engine.
 
-Legend: B batch, C channels, S axes of space (H W or D H W), N patches, P numbers in a patch, E embedding.
+Legend: B batch, C channels, S axes of space (H W or D H W), E embedding.
 """
 
 from __future__ import annotations
@@ -11,16 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewscans import augment
 from fewscans.methods.batch import Batch
 from fewscans.shape import Shape
 
-__all__ = ["Batch", "Method", "draw_masked", "n_masked_of", "patchify", "precise", "unpatchify"]
+__all__ = ["Batch", "Method", "precise"]
 
 
 class Method(nn.Module):
@@ -73,6 +71,10 @@ class Method(nn.Module):
         """Views [B, V, C, *S] as the encoder sees them, where they are not the augmentations alone; else None."""
         return None
 
+    def handed_on(self) -> dict[str, nn.Module]:
+        """Trained parts beside the encoder that are kept, by name; what starts from this encoder may take them up."""
+        return {}
+
     def pictures(self, batch: Batch) -> dict[str, Tensor] | None:
         """Masked methods: ``original``, ``masked`` and ``reconstructed`` [B, C, *S]; None for others."""
         return None
@@ -81,33 +83,3 @@ class Method(nn.Module):
 def precise(x: Tensor) -> Tensor:
     """`x` in single precision or better: what a loss is computed in."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def draw_masked(u: NDArray[np.float64], n_masked: int) -> Tensor:
-    """Which `n_masked` of N places are masked: bool [B, N], a uniform random subset from keyed numbers `u` [B, N]."""
-    order = np.argsort(u, axis=1, kind="stable")
-    masked = np.zeros(u.shape, dtype=bool)
-    np.put_along_axis(masked, order[:, :n_masked], True, axis=1)
-    return torch.from_numpy(masked)
-
-
-def n_masked_of(ratio: float, n: int) -> int:
-    """Masked places of `n`: the share rounded, at least one and not all."""
-    return min(max(1, round(ratio * n)), n - 1)
-
-
-def patchify(x: Tensor, side: int) -> Tensor:
-    """Patches [B, N, P] of scans [B, C, *S], the last axis of space running fastest; P = side^ndim * C, colour last."""
-    b, c, *axes = x.shape
-    n = len(axes)
-    cut = x.reshape(b, c, *[part for length in axes for part in (length // side, side)])
-    places, within = range(2, 2 + 2 * n, 2), range(3, 3 + 2 * n, 2)
-    return cut.permute(0, *places, *within, 1).reshape(b, -1, side**n * c)
-
-
-def unpatchify(patches: Tensor, side: int, shape: Shape) -> Tensor:
-    """Scans [B, C, *S] of patches [B, N, P]; the inverse of `patchify`."""
-    n, rows = shape.ndim, shape.size // side
-    cut = patches.reshape(len(patches), *([rows] * n), *([side] * n), shape.channels)
-    order = [axis for i in range(n) for axis in (1 + i, 1 + n + i)]
-    return cut.permute(0, 1 + 2 * n, *order).reshape(len(patches), *shape.full)

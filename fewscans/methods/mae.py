@@ -14,15 +14,8 @@ from torch import Tensor, nn
 
 from fewscans import augment
 from fewscans.errors import UserError
-from fewscans.methods.base import (
-    Batch,
-    Method,
-    draw_masked,
-    n_masked_of,
-    patchify,
-    precise,
-    unpatchify,
-)
+from fewscans.methods.base import Batch, Method, precise
+from fewscans.methods.masks import draw_masked, n_masked_of, patchify, unpatchify
 from fewscans.networks import Block, tokens
 from fewscans.networks.tokens import Tokens
 from fewscans.shape import Shape

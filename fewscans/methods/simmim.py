@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from fewscans import augment
 from fewscans.errors import UserError
-from fewscans.methods.base import Batch, Method, draw_masked, n_masked_of, precise
+from fewscans.methods.base import Batch, Method, precise
+from fewscans.methods.masks import check_square, draw_masked, enlarge, fitting_square, n_masked_of
 from fewscans.networks import tokens
 from fewscans.networks.maps import feature_map, last_map
 from fewscans.shape import Shape
@@ -35,7 +36,9 @@ class SimMIM(Method):
         features, rows = _last_features(encoder, shape)
         # Each place of the last feature map answers for a square of this side; what sticks out is cut off.
         self.stride = math.ceil(size / rows)
-        self.mask_patch = settings.mask_patch or _mask_patch(size, self.stride, is_vit)
+        self.mask_patch = settings.mask_patch or (
+            self.stride if is_vit else fitting_square(size, self.stride)
+        )
         self._check_mask_patch()
         self.rows = size // self.mask_patch
         self.n_masked = n_masked_of(settings.mask_ratio, self.rows**ndim)
@@ -48,10 +51,7 @@ class SimMIM(Method):
 
     def _check_mask_patch(self) -> None:
         side = self.mask_patch
-        if self.shape.size % side or side == self.shape.size:
-            raise UserError(
-                f"mask_patch {side} does not divide the image's side {self.shape.size}. Choose a divisor of it."
-            )
+        check_square(side, self.shape.size)
         if self.tokens is not None and side % self.stride:
             raise UserError(
                 f"mask_patch {side} is not a multiple of the ViT's patch, {self.stride}."
@@ -117,27 +117,6 @@ def _last_features(encoder: nn.Module, shape: Shape) -> tuple[int, int]:
             f"simmim needs a plain ViT or a network with a feature map [C, H, W]; {name} has neither."
         )
     return found
-
-
-def _mask_patch(size: int, stride: int, is_vit: bool) -> int:
-    """A ViT's patch; else the divisor of `size` nearest to the stride, and to a sixth of the side where that is less.
-
-    The paper has 32 of 192 pixels. A stride of 32 at 48 pixels would leave nothing to choose from.
-    """
-    if is_vit:
-        return stride
-    wanted = min(stride, size / 6)
-    return min(
-        (side for side in range(2, size // 2 + 1) if size % side == 0),
-        key=lambda side: abs(side - wanted),
-    )
-
-
-def enlarge(masked: Tensor, factor: int) -> Tensor:
-    """Mask [B, *s] with each place `factor` times as long along every axis: bool [B, 1, *S]."""
-    for axis in range(1, masked.ndim):
-        masked = masked.repeat_interleave(factor, dim=axis)
-    return masked[:, None]
 
 
 def spread(x: Tensor, side: int) -> Tensor:

@@ -51,3 +51,18 @@ def last_map(model: nn.Module, shape: Shape) -> tuple[int, int] | None:
     if len(made) != 2 + shape.ndim or len(set(made[2:])) > 1:
         return None
     return int(made[1]), int(made[2])
+
+
+def map_shapes(model: nn.Module, shape: Shape) -> list[tuple[int, int]]:
+    """Channels and places along an axis of each map of `pyramid`, fine to coarse; none where there are no maps."""
+    if tokens.of(model) is not None:
+        return []
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        try:
+            made = [tuple(one.shape) for one in pyramid(model, torch.zeros(1, *shape.full))]
+        except (AttributeError, NotImplementedError, RuntimeError):
+            made = []
+    model.train(was_training)
+    return [(one[1], one[2]) for one in made if len(one) == 2 + shape.ndim]

@@ -5,6 +5,7 @@ Names of weights are MONAI's own, so that they load into the classes they come f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from monai.networks.nets import BasicUNet, ResNet, ViT
@@ -21,13 +22,38 @@ class PooledViT(ViT):
         return super().forward(x)[0].mean(dim=1)
 
 
+EXPANDING = ("upcat_4", "upcat_3", "upcat_2", "upcat_1", "final_conv")
+
+
+class UNetDecoder(nn.Module):
+    """The expanding path of `BasicUNet`, which with the encoder's weights is the whole."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__()
+        whole = BasicUNet(**kwargs)
+        for name in EXPANDING:
+            self.add_module(name, getattr(whole, name))
+
+    def forward(self, maps: Sequence[Tensor], places: Sequence[int]) -> Tensor:
+        """[B, C, *S] of five maps, coarse to fine; `places` is S, and is not asked for."""
+        x, *finer = maps
+        for name, skip in zip(EXPANDING, finer, strict=False):
+            x = getattr(self, name)(x, skip)
+        return self.final_conv(x)  # type: ignore[no-any-return, operator]
+
+
 class UNetEncoder(BasicUNet):
     """The contracting path of `BasicUNet`: the mean over its last map."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        for name in ("upcat_4", "upcat_3", "upcat_2", "upcat_1", "final_conv"):
+        self._kwargs = kwargs
+        for name in EXPANDING:
             delattr(self, name)
+
+    def own_decoder(self, channels: int) -> UNetDecoder:
+        """The other path of the same `BasicUNet`, with new weights from the global stream."""
+        return UNetDecoder(**{**self._kwargs, "out_channels": channels})
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
         """Maps from fine to coarse; what a decoder of `BasicUNet` is given."""

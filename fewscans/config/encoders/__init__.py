@@ -16,7 +16,7 @@ from fewscans.config.encoders.baselines import Imagenet, Majority, Random, Scrat
 from fewscans.config.encoders.contrastive import Micle, MocoV2, MocoV3, Simclr, Supcon
 from fewscans.config.encoders.following import Byol, Dino
 from fewscans.config.encoders.joint import Barlow, Simsiam, Vicreg
-from fewscans.config.encoders.masked import Mae, Simmim
+from fewscans.config.encoders.masked import Genesis, Mae, Simmim, Spark
 from fewscans.config.encoders.outside import FAULTY, from_outside
 from fewscans.config.encoders.pretext import Exemplar, Jigsaw, RelativeLocation, Rotation
 
@@ -30,7 +30,7 @@ _OURS: tuple[type[EncoderSettings], ...] = (
     Simclr, Micle, MocoV2, MocoV3, Supcon,
     Byol, Dino,
     Simsiam, Barlow, Vicreg,
-    Mae, Simmim,
+    Mae, Simmim, Spark, Genesis,
     Rotation, Jigsaw, RelativeLocation, Exemplar,
 )  # fmt: skip
 ENCODERS: dict[str, type[EncoderSettings]] = {model.name(): model for model in _OURS}

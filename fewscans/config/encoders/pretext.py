@@ -26,8 +26,7 @@ class PatchSettings(PretrainSettings):
 
 
 class Jigsaw(PatchSettings):
-    """Jigsaw: tell by which permutation the patches of a scan were mixed (Noroozi & Favaro 2016; in 3D Taleb et al.
-    2020)."""
+    """Jigsaw: tell by which permutation the patches of a scan were mixed (Noroozi & Favaro 2016)."""
 
     method: Literal["jigsaw"] = "jigsaw"
     title: ClassVar[str] = "jigsaw"
@@ -42,8 +41,7 @@ class Jigsaw(PatchSettings):
 
 
 class RelativeLocation(PatchSettings):
-    """Relative location: tell on which side of the middle patch of a scan another one lies (Doersch et al. 2015; in 3D
-    Taleb et al. 2020)."""
+    """Relative location: tell on which side of a scan's middle patch another one lies (Doersch et al. 2015)."""
 
     method: Literal["relative-location"] = "relative-location"
     title: ClassVar[str] = "relative location"
@@ -51,8 +49,7 @@ class RelativeLocation(PatchSettings):
 
 
 class Exemplar(PretrainSettings):
-    """Exemplar: a scan's views are nearer to each other than to any other scan's, by a margin (Dosovitskiy et al. 2014,
-    as triplets Kolesnikov et al. 2019)."""
+    """Exemplar: a scan's views are nearer to each other than to any other scan's (Dosovitskiy et al. 2014)."""
 
     method: Literal["exemplar"] = "exemplar"
     title: ClassVar[str] = "exemplar"
