@@ -43,7 +43,7 @@ class Checkpoint:
         elsewhere: bool = False,
     ) -> None:
         self.folder, self.where, self.elsewhere = Path(folder), where, elsewhere
-        self.path = self.folder / "state.pt"
+        self.path, self.sound = self.folder / "state.pt", self.folder / "sound.pt"
         self.places = [where]
         """Where the training was, in order; more than one: it went on elsewhere."""
 
@@ -52,14 +52,27 @@ class Checkpoint:
         with atomic(self.path) as temporary:
             torch.save({**state, "places": self.places}, temporary)
 
+    def keep(self, state: dict[str, Any]) -> None:
+        """Write `state` beside: what a training that fails later goes on from."""
+        with atomic(self.sound) as temporary:
+            torch.save({**state, "places": self.places}, temporary)
+
+    def kept(self) -> dict[str, Any] | None:
+        """What was kept last, in the course of places that the present state has had; else None."""
+        state = self._read(self.sound)
+        if state is None or state.pop("places") != self.places:
+            return None
+        return state
+
     def begin_anew(self) -> None:
-        """What comes owes nothing to another place."""
+        """What comes owes nothing to another place, nor to what was kept."""
         self.places = [self.where]
+        self.sound.unlink(missing_ok=True)
 
     def load(self) -> dict[str, Any] | None:
         """What was saved last, on the CPU; None where nothing was, or it cannot be read (then begin anew)."""
-        self.begin_anew()
-        state = self._read()
+        self.places = [self.where]
+        state = self._read(self.path)
         if state is None:
             return self.load() if self._take_up() else None
         places = state.pop("places", [None])
@@ -78,11 +91,11 @@ class Checkpoint:
             return self.load()
         return state
 
-    def _read(self) -> dict[str, Any] | None:
-        if not self.path.is_file():
+    def _read(self, path: Path) -> dict[str, Any] | None:
+        if not path.is_file():
             return None
         try:
-            return torch.load(self.path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
         except (
             RuntimeError,
             EOFError,
@@ -91,9 +104,7 @@ class Checkpoint:
             KeyError,
             pickle.UnpicklingError,
         ) as error:
-            log.warning(
-                "%s cannot be read (%s); training begins anew", self.path, type(error).__name__
-            )
+            log.warning("%s cannot be read (%s); training begins anew", path, type(error).__name__)
             return None
 
     def _take_up(self) -> bool:

@@ -100,6 +100,10 @@ COLUMNS: dict[str, dict[str, pa.DataType]] = {
         "embedding_std": REAL,
         "effective_rank": REAL,
         "images_per_s": REAL,
+        "memory_mb": REAL,
+        "alignment": REAL,
+        "uniformity": REAL,
+        "knn_balanced_accuracy": REAL,
     },
     # a trial of a search; values are JSON, looks the values on the way
     "trials": {

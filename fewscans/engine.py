@@ -20,6 +20,7 @@ from fewscans import keyed, optim
 from fewscans.average import Average
 from fewscans.batchnorm import make_global
 from fewscans.distributed import ALONE, Ranks
+from fewscans.gauges import collapse_gauges, collapsed, memory_mb
 from fewscans.known import Known
 from fewscans.methods.base import Method
 from fewscans.methods.batch import Batch, Scans
@@ -31,8 +32,29 @@ from fewscans.scaler import Scaler
 FIRST_SAVE_S = 20.0
 
 
-class DivergedError(Exception):
+# Looks in a training; the embedding's gauges alone are taken in each epoch.
+LOOKS = 20
+NOT_LOOKED = dict.fromkeys(("alignment", "uniformity", "knn_balanced_accuracy"), float("nan"))
+# Share of the steps before which no training is called collapsed.
+SETTLED = 0.1
+
+
+class FailedError(Exception):
+    """A training that does not become one by going on."""
+
+    what = "failed"
+
+
+class DivergedError(FailedError):
     """The loss is no number any more."""
+
+    what = "diverged"
+
+
+class CollapsedError(FailedError):
+    """All scans have the same embedding, at two looks one after the other."""
+
+    what = "collapsed"
 
 
 class StoppedError(Exception):
@@ -78,6 +100,12 @@ class Training:
         What is known of the scans beside their pixels, for methods that ask.
     save
         Called with the state when a checkpoint is due.
+    keep
+        Called with a sound state, at steps that follow from the schedule.
+    looks
+        Further gauges, `LOOKS` times; called by the first rank.
+    stop_collapsed
+        Whether a collapse ends the training.
     checkpoint_s
         Seconds between checkpoints; the first one of a start comes after `FIRST_SAVE_S` at the latest.
     should_stop
@@ -94,6 +122,9 @@ class Training:
         *,
         known: Known | None = None,
         save: Callable[[dict[str, Any]], None] = lambda state: None,
+        keep: Callable[[dict[str, Any]], None] = lambda state: None,
+        looks: Callable[[Method], dict[str, float]] = lambda method: {},
+        stop_collapsed: bool = False,
         checkpoint_s: float = float("inf"),
         should_stop: Callable[[], bool] = lambda: False,
         label: str = "",
@@ -111,6 +142,7 @@ class Training:
             should_stop,
             label,
         )
+        self.keep, self.looks, self.stop_collapsed = keep, looks, stop_collapsed
         method.begin(len(resident), schedule.batch_size, schedule.n_steps)
         s = schedule
         self.optimizer = optim.make_optimizer(
@@ -153,6 +185,8 @@ class Training:
         ------
         DivergedError
             The loss or the weights' gradients are not finite at the end of an epoch.
+        CollapsedError
+            The embeddings of all scans are alike.
         StoppedError
             `should_stop` said so.
         """
@@ -241,10 +275,37 @@ class Training:
         self.history.append({
             "step": self.step, "epoch": self.step / s.steps_per_epoch, "loss": loss, "lr": float(gauges["lr"]),
             "grad_norm": float("nan") if left_out else grad_norm, "embedding_std": spread, "effective_rank": rank,
-            "images_per_s": images_per_s,
+            "images_per_s": images_per_s, "memory_mb": memory_mb(self.resident.device), **NOT_LOOKED,
         })  # fmt: skip
         self._epoch_seconds = 0.0
         self._total = torch.zeros_like(self._total)
+        if self._is_look(self.step):
+            began = time.perf_counter()
+            self._look()
+            self.seconds += time.perf_counter() - began
+
+    def _is_look(self, step: int) -> bool:
+        """Whether the end of the epoch at `step` is one of about `LOOKS`, evenly spread, or the last."""
+        s = self.schedule
+        every = s.steps_per_epoch * max(1, s.epochs // LOOKS)
+        return step % every == 0 or step == s.n_steps
+
+    def _look(self) -> None:
+        """Further gauges; keep the state where it is sound, and raise where it has not been so for two looks."""
+        row = self.history[-1]
+        if self.ranks.leads:
+            row.update(self.looks(self.method))
+        if not collapsed(row):
+            if self.step < self.schedule.n_steps:
+                self.ranks.first(lambda: self.keep(self.state()))
+            return
+        before = [one for one in self.history[:-1] if self._is_look(int(one["step"]))]
+        settled = before and before[-1]["step"] >= SETTLED * self.schedule.n_steps
+        if self.stop_collapsed and settled and collapsed(before[-1]):
+            raise CollapsedError(
+                f"embeddings have spread {row['embedding_std']:.2g}, effective rank {row['effective_rank']:.1f} at step"
+                f" {self.step}"
+            )
 
 
 def train_step(
@@ -303,28 +364,6 @@ def gradient_norm(method: Method) -> Tensor:
     """Norm of all gradients of the last step (after clipping)."""
     gradients = [p.grad for p in method.parameters() if p.grad is not None]
     return torch.nn.utils.get_total_norm(gradients)
-
-
-def collapse_gauges(h: Tensor) -> tuple[float, float]:
-    """Spread and effective rank of embeddings [B, E]: both small where all scans look alike to the encoder.
-
-    The spread is the standard deviation of the L2-normalised embeddings times sqrt(E), 1 where they fill the sphere
-    (Chen & He 2021, section 4.1). The effective rank is exp of the entropy of the centred embeddings' normalised
-    singular values (Roy & Vetterli 2007).
-    """
-    h = h.float()
-    z = torch.nn.functional.normalize(h, dim=1)
-    spread = float(z.std(dim=0, correction=0).mean()) * h.shape[1] ** 0.5
-    centred = (h - h.mean(dim=0)).double()
-    gram = centred @ centred.T if len(h) < h.shape[1] else centred.T @ centred
-    share = (
-        torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
-    )  # singular values; a tenth of the cost of an SVD
-    total = float(share.sum())
-    if total <= 0:
-        return spread, 1.0
-    share = share / total
-    return spread, float(torch.exp(-torch.xlogy(share, share).sum()))
 
 
 def _devices(device: torch.device) -> list[torch.device]:

@@ -42,6 +42,7 @@ def pretrain(
     place: Place | None = None,
     labels: Mapping[str, Path] | None = None,
     start: Path | None = None,
+    gauge: Path | None = None,
 ) -> dict[str, Any]:
     """Write the encoder's files to the folder `out`; facts for the side-car.
 
@@ -60,6 +61,8 @@ def pretrain(
         Which of the processes this one is (`ranks` in the settings).
     labels
         Data set -> its ``labels.parquet``; read only where the method asks for what stands there.
+    gauge
+        ``labels.parquet`` of the target data set, for a probe of neighbours on the way: a gauge, which chooses nothing.
     start
         Encoder's folder or file of weights to start from, where the settings say so.
 
@@ -78,7 +81,7 @@ def pretrain(
     if wants := params.settings.wants():
         known = read_known(wants, resident.scans, sources.labelled, labels or {}, params.dataset)
     with join(place, device) as ranks:
-        job = Job(params, sources, resident, device, ranks, known, first)
+        job = Job(params, sources, resident, device, ranks, known, first, gauge)
         job.check_ranks()
         if not ranks.leads:
             _follow(job, job.checkpoint(checkpoints))

@@ -11,10 +11,7 @@ import hashlib
 import logging
 import platform
 import re
-import signal
-import time
 from collections.abc import Callable
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,15 +20,16 @@ import pandas as pd
 import torch
 
 from fewscans import engine, keyed, methods, networks, optim, outofmemory
+from fewscans.attempts import Attempts
 from fewscans.batches import epoch_batches, training_steps
 from fewscans.checkpoint import Checkpoint
-from fewscans.cluster import deadline
 from fewscans.config.stages import PretrainParams
 from fewscans.contracts import write_table
 from fewscans.digest import code_digest
 from fewscans.distributed import ALONE, Ranks
 from fewscans.errors import UserError
 from fewscans.files import Cache, digest, write_json
+from fewscans.gauges import Labelled, collapsed
 from fewscans.known import Known
 from fewscans.methods.base import Method
 from fewscans.pictures import RECONSTRUCTIONS, VIEWS, write_pictures
@@ -45,9 +43,6 @@ log = logging.getLogger("fewscans")
 # What the cache keeps; encoder.json names fold and encoder, so it is written for each run.
 WEIGHTS, HISTORY, FACTS = "encoder.safetensors", "history.parquet", "facts.json"
 KEPT = (WEIGHTS, HISTORY, VIEWS, RECONSTRUCTIONS)
-# Below, embeddings are as good as one point or one line, whatever the loss says. The spread alone says little: a large
-# common part (MAE has 0.03 after a few hundred steps) goes when features are standardised.
-COLLAPSED_SPREAD, COLLAPSED_RANK = 1e-3, 1.5
 # Flag of weights that were trained on several models of CPU or GPU.
 ELSEWHERE = "resumed-elsewhere"
 # Flag of weights that were trained with all labels of the training fold, whatever the budget of a row.
@@ -68,6 +63,7 @@ class Job:
         ranks: Ranks = ALONE,
         known: Known | None = None,
         start: Start | None = None,
+        labels: Path | None = None,
     ) -> None:
         self.ranks, self.known, self.start = ranks, known, start
         self.params, self.sources, self.resident, self.device = params, sources, resident, device
@@ -78,6 +74,12 @@ class Job:
         self.seed_key = keyed.key_of(
             "pretrain", params.base_seed, params.seed, digest(sources.scans)
         )
+        # For a gauge alone, so no part of the digest.
+        self.labelled = None
+        if labels is not None:
+            self.labelled = Labelled.read(
+                labels, resident, sources.labelled, params.dataset, self.seed_key
+            )
         self.schedule = self._schedule()
         self.patch_size = networks.patch_size(
             self.settings.backbone, params.recipe.shape, self.settings.patch_size
@@ -97,7 +99,7 @@ class Job:
             log.info(
                 "batch_size %d on %d scans: %d steps of %d an epoch", s.batch_size, n, steps, batch
             )
-        if not self._fits(batch, s.accumulate):
+        if not self.fits(batch, s.accumulate):
             raise UserError(
                 f"{self.params.encoder}: {s.accumulate} micro-batches of a batch of {batch} scans would have less than "
                 f"two each. Set `accumulate` to {max(1, batch // s.ranks // 2)} at most."
@@ -123,7 +125,7 @@ class Job:
             ema=s.ema,
         )
 
-    def _fits(self, batch: int, accumulate: int) -> bool:
+    def fits(self, batch: int, accumulate: int) -> bool:
         """Whether each micro-batch has two scans, which batch norm and most losses need."""
         return accumulate == 1 or batch // self.settings.ranks // accumulate >= 2
 
@@ -210,123 +212,26 @@ class Job:
     def train(
         self, checkpoint: Checkpoint, check: Callable[[], None] = lambda: None
     ) -> dict[str, Any]:
-        """Train to the last epoch; a second time at half the learning rate where the first diverged."""
-        try:
-            with deadline.watch(leader=self.ranks.leads) as life:
-                return self._train(checkpoint, check, life)
-        except deadline.ToBeContinuedError as stop:
-            # The signal comes to each rank at its own time; all stop by the first one, and a later one ends nobody.
-            if self.ranks.size > 1 and stop.why == "signal":
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            raise
-
-    def _train(
-        self, checkpoint: Checkpoint, check: Callable[[], None], life: deadline.Watch
-    ) -> dict[str, Any]:
-        state = self.ranks.first(checkpoint.load)
-        halved = bool(state and state["halved"])
-        # Micro-batches: more than the settings say where memory has run out.
-        accumulate: int = state["accumulate"] if state else self.schedule.accumulate
-        while True:
-            schedule = replace(
-                self.schedule, lr=self.schedule.lr * (0.5 if halved else 1.0), accumulate=accumulate
-            )
-            self.method = self.make_method()
-            training = self._training(schedule, checkpoint, halved, check, life)
-            if state is not None:
-                training.load(state["training"])
-                log.info("going on from step %d of %d", training.step, schedule.n_steps)
-            first = training.step
-            try:
-                training.run()
-                break
-            except engine.StoppedError:
-                life.why = self.ranks.first(lambda: life.why)  # the first alone knows of a deadline
-                done = f"state saved at step {training.step} of {schedule.n_steps}, this start began at {first}"
-                life.stop(done, moved=training.step > first)
-            except engine.DivergedError as error:
-                if halved:
-                    raise UserError(self._diverged(error, schedule.lr)) from None
-                # From the start and not from a checkpoint: when those are written depends on the clock.
-                log.warning(
-                    "diverged (%s); once more from the start at half the learning rate", error
-                )
-                state, halved = None, True
-                checkpoint.begin_anew()
-            except RuntimeError as error:  # torch.OutOfMemoryError is one
-                if not outofmemory.is_out_of_memory(error):
-                    raise
-                accumulate = self._more_parts(accumulate)
-                state = None
-                checkpoint.begin_anew()
-            # Here the error is gone, and with it what it held on the device.
-            del training, self.method
-            outofmemory.give_back()
-        facts = self._facts(training, schedule, halved)
+        """Train to the last epoch (see `fewscans.attempts`); facts of the result."""
+        attempts = Attempts(self, checkpoint, check)
+        training, schedule = attempts.train()
+        facts = self._facts(training, schedule, attempts.halved)
         if len(checkpoint.places) > 1:
             facts["flags"].append(ELSEWHERE)
         return {**facts, "places": checkpoint.places}
 
-    def _more_parts(self, accumulate: int) -> int:
-        """Micro-batches where `accumulate` of them did not fit.
-
-        As when a loss diverges the training begins from the start, since how far it came depends on what else used the
-        device: the weights are those of `accumulate: N`, bit for bit.
-
-        Raises
-        ------
-        UserError
-            They have two scans each already; or other ranks are waiting for this one.
-        """
-        name, batch = self.params.encoder, self.schedule.batch_size
-        more = 2 * accumulate
-        if self.ranks.size > 1 or not self._fits(batch, more):
-            way = f"Set `accumulate: {more}`" if self._fits(batch, more) else "Set a smaller `size`"
-            raise UserError(
-                f"{name}: the device is out of memory with {batch // self.ranks.size // accumulate} scans at once. "
-                f"{way}, a smaller backbone or batch_size, or use a device with more memory."
+    def failed(self, error: engine.FailedError, lr: float) -> str:
+        """What to say, and what to change, where a training has failed a second time."""
+        name = self.params.encoder
+        if isinstance(error, engine.CollapsedError):
+            return (
+                f"{name}: pretraining collapsed twice ({error}). Set `lr` below {lr:.2g}, a larger `batch_size` (now "
+                f"{self.schedule.batch_size}) or a longer `warmup` (now {self.schedule.warmup:g}) in encoders.{name}, "
+                "or `on_collapse: keep` to go on with what there is, flagged."
             )
-        log.warning(
-            "%s: the device is out of memory with %d scans at once; once more from the start with %d micro-batches "
-            "(`accumulate: %d`)%s", name, batch // accumulate, more, more,
-            ", which compare scans within themselves alone" if self.kind.compares else "",
-        )  # fmt: skip
-        return more
-
-    def _training(
-        self,
-        schedule: engine.Schedule,
-        checkpoint: Checkpoint,
-        halved: bool,
-        check: Callable[[], None],
-        life: deadline.Watch,
-    ) -> engine.Training:
-        accumulate = schedule.accumulate
-
-        def save(state: dict[str, Any]) -> None:
-            check()
-            began = time.monotonic()
-            checkpoint.save({"halved": halved, "accumulate": accumulate, "training": state})
-            took = time.monotonic() - began
-            life.saved(took)
-            log.info("checkpoint at step %d (%.1f s)", state["step"], took)
-
-        return engine.Training(
-            self.method,
-            self.resident,
-            schedule,
-            known=self.known,
-            save=save,
-            checkpoint_s=self.settings.checkpoint_minutes * 60,
-            should_stop=life.should_stop,
-            label=self.params.encoder,
-            ranks=self.ranks,
-        )
-
-    def _diverged(self, error: Exception, lr: float) -> str:
         return (
-            f"{self.params.encoder}: pretraining diverged twice ({error}). Set `lr` below {lr:.2g}, a longer `warmup` "
-            f"(now {self.schedule.warmup:g}), or `clip_grad_norm: 1` in encoders.{self.params.encoder}."
+            f"{name}: pretraining diverged twice ({error}). Set `lr` below {lr:.2g}, a longer `warmup` "
+            f"(now {self.schedule.warmup:g}), or `clip_grad_norm: 1` in encoders.{name}."
         )
 
     def _facts(
@@ -340,14 +245,16 @@ class Job:
             flags.append(IN_PARTS)
         if "target" in self.settings.wants():
             flags.append(SAW_LABELS)
-        if last["embedding_std"] < COLLAPSED_SPREAD or last["effective_rank"] < COLLAPSED_RANK:
+        if collapsed(last):
             log.warning(
                 "%s: collapsed: embeddings hardly differ (spread %.3f, effective rank %.1f)",
                 self.params.encoder, last["embedding_std"], last["effective_rank"],
             )  # fmt: skip
             flags.append("collapsed")
         if not all(bool(torch.isfinite(p).all()) for p in self.method.parameters()):
-            raise UserError(self._diverged(ValueError("weights are not finite"), schedule.lr))
+            raise UserError(
+                self.failed(engine.DivergedError("weights are not finite"), schedule.lr)
+            )
         self.history = training.history
         log.info(
             "%s: %d steps in %s", self.params.encoder, training.step, duration(training.seconds)

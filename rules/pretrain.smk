@@ -42,10 +42,12 @@ rule pretrain:
         tuned=lambda w, input: ["--tuned", *input.tuned] if input.get("tuned") else [],
         labels=lambda w, input: flag("--labels", pretrain_sources(w), input.get("labels", [])),
         start=pretrain_start_flag,
+        # No input, so that changed labels train no encoder again; the folds are made after it.
+        gauge=f"{W}/{{dataset}}/labels.parquet",
         out=lambda w, output: str(Path(output.meta).parent),
     shell:
         'python "$SCRIPTS/pretrain.py" --params {params.cfg:q} --store {params.store:q} --folds {input.folds:q}'
-        " {params.pools:q} {params.labels:q} {params.start:q}"
+        " {params.pools:q} {params.labels:q} {params.start:q} --gauge {params.gauge:q}"
         " {params.tuned:q} --out {params.out:q}"
         f" --cache {shlex.quote(W)}/cache --checkpoints {shlex.quote(W)}/checkpoints &> {{log:q}}"
 

@@ -37,6 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="labels.parquet of the data set and its pools, for methods that ask whose scans they are",
     )
     made.add_argument(
+        "--gauge", type=Path, metavar="FILE",
+        help="labels.parquet of the data set, for a probe of neighbours on the way that chooses nothing",
+    )  # fmt: skip
+    made.add_argument(
         "--start", type=Path, help="encoder's folder or file of weights that it starts from"
     )
     made.add_argument("--tuned", type=Path, help="best.json of a search: its values replace those")
@@ -99,6 +103,7 @@ def train(
         place,
         pairs("--labels", arguments.labels),
         arguments.start,
+        arguments.gauge,
     )
 
 

@@ -54,7 +54,9 @@ def meta(out: Path) -> dict:
 
 def history(out: Path) -> pd.DataFrame:
     """Without what depends on the clock."""
-    return read_table(out / "history.parquet", "history").drop(columns="images_per_s")
+    return read_table(out / "history.parquet", "history").drop(
+        columns=["images_per_s", "memory_mb"]
+    )
 
 
 def command(place: Place, params, name: str) -> list[str]:

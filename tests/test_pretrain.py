@@ -12,7 +12,7 @@ import torch
 from engine_factory import make_folds, make_params, make_store, scan_names
 from pretrain_factory import Place, command, history, meta
 
-from fewscans import engine, networks
+from fewscans import engine, networks, optim
 from fewscans.batches import epoch_batches, training_steps
 from fewscans.contracts import read_table, write_table
 from fewscans.errors import UserError
@@ -229,22 +229,27 @@ def test_same_length_same_encoder(place):
         make_params(epochs=2, steps=4)
 
 
-def test_divergence_is_tried_once_more_and_then_told(place, monkeypatch):
+def spoiled(monkeypatch, bad):
+    """SimCLR whose loss is no number in the calls that `bad` says; the calls so far."""
     calls = []
     loss = SimCLR.loss
 
     def diverging(self, *views):
         value, gauges = loss(self, *views)
         calls.append(1)
-        return (value * float("nan") if len(calls) <= bad else value), gauges
+        return (value * float("nan") if bad(len(calls)) else value), gauges
 
     monkeypatch.setattr(SimCLR, "loss", diverging)
-    bad = 1
+    return calls
+
+
+def test_divergence_is_tried_once_more_and_then_told(place, monkeypatch):
+    calls = spoiled(monkeypatch, lambda n: n == 1)
     out, facts = place.run(make_params(lr=1e-3))
     assert facts["flags"] == ["lr-halved"]
     assert meta(out)["settings"]["lr"] == 5e-4
     assert len(calls) == 2 + 4
-    bad, calls = 10**6, []
+    spoiled(monkeypatch, lambda n: True)
     with pytest.raises(
         UserError, match=r"diverged twice.*Set `lr` below 0.0005, a longer `warmup`.*clip_grad_norm"
     ):
@@ -252,33 +257,83 @@ def test_divergence_is_tried_once_more_and_then_told(place, monkeypatch):
     assert not (place.folder / "two/encoder.json").exists()
 
 
-def test_collapse_is_flagged(place, monkeypatch, caplog):
-    def collapsed(self, *views):
+def test_a_training_that_diverges_goes_on_from_its_last_sound_state(place, monkeypatch, caplog):
+    """Two steps an epoch, looks at each: of ten epochs the fifth fails, and the fourth's end is where it goes on."""
+    calls = spoiled(monkeypatch, lambda n: n == 9)
+    with caplog.at_level("INFO", "fewscans"):
+        out, facts = place.run(make_params(lr=1e-3, epochs=10))
+    assert facts["flags"] == ["lr-halved"]
+    assert "diverged (loss nan" in caplog.text
+    assert "once more from step 8 at half the learning rate" in caplog.text
+    assert len(calls) == 10 + 12
+    rates = history(out).lr
+    assert len(rates) == 10
+    job = place.job(make_params(lr=1e-3, epochs=10))
+    expected = [optim.lr_at(step, 20, 0.1, 1e-3 if step < 8 else 5e-4) for step in range(1, 20, 2)]
+    np.testing.assert_allclose(rates, expected)
+    # Where it failed is no matter of the clock: with checkpoints at each step it is the same.
+    calls_again = spoiled(monkeypatch, lambda n: n == 9)
+    again, _ = place.run(
+        make_params(lr=1e-3, epochs=10, checkpoint_minutes=1e-9), "again", cache="other"
+    )
+    assert len(calls_again) == 22
+    assert sha256_file(out / "encoder.safetensors") == sha256_file(again / "encoder.safetensors")
+    assert not (place.folder / "checkpoints" / job.digest).exists()
+
+
+def test_killed_in_its_second_attempt_it_goes_on_with_that(place, monkeypatch, caplog):
+    params = make_params(lr=1e-3, epochs=10)
+    spoiled(monkeypatch, lambda n: n == 9)
+    expected, _ = place.run(params, "expected", cache="other")
+
+    class KilledError(Exception):
+        pass
+
+    def killed(n):
+        if n == 12:  # of ten calls, and two more
+            raise KilledError
+        return n == 9
+
+    spoiled(monkeypatch, killed)
+    with pytest.raises(KilledError):
+        place.run(params)
+    monkeypatch.undo()
+    with caplog.at_level("INFO", "fewscans"):
+        out, facts = place.run(params)
+    assert "going on from step 8 of 20" in caplog.text
+    assert facts["flags"] == ["lr-halved"]
+    assert sha256_file(out / "encoder.safetensors") == sha256_file(expected / "encoder.safetensors")
+
+
+def shrinking(monkeypatch):
+    """SimCLR that is told to have one embedding for all scans, and learns it."""
+
+    def collapsing(self, *views):
         h = self.encoder(torch.cat(views))
         return h.square().mean(), {"embedding": torch.ones_like(h).detach()}
 
-    monkeypatch.setattr(SimCLR, "loss", collapsed)
-    out, _ = place.run(make_params())
+    monkeypatch.setattr(SimCLR, "loss", collapsing)
+
+
+def test_collapse_stops_after_one_more_attempt(place, monkeypatch, caplog):
+    shrinking(monkeypatch)
+    with pytest.raises(UserError) as told:
+        place.run(make_params(epochs=20, lr=1e-3))
+    for said in (
+        "mine: pretraining collapsed twice", "effective rank 1.0 at step 6", "Set `lr` below 0.0005",
+        "a larger `batch_size` (now 4)", "`on_collapse: keep`",
+    ):  # fmt: skip
+        assert said in str(told.value)
+    assert "collapsed (embeddings have spread" in caplog.text
+    assert "once more from the start at half the learning rate" in caplog.text
+    assert not (place.folder / "out/encoder.json").exists()
+
+
+def test_collapse_that_is_kept_is_flagged(place, monkeypatch, caplog):
+    shrinking(monkeypatch)
+    out, _ = place.run(make_params(on_collapse="keep"))
     assert meta(out)["flags"] == ["collapsed"]
     assert "collapsed: embeddings hardly differ" in caplog.text
-
-
-def test_collapse_gauges_know_the_extremes():
-    generator = torch.Generator().manual_seed(0)
-    full = torch.randn(4000, 16, generator=generator)
-    spread, rank = engine.collapse_gauges(full)
-    assert spread == pytest.approx(1, abs=0.02)
-    assert rank == pytest.approx(16, abs=0.1)
-    line = torch.randn(50, 1, generator=generator) * torch.ones(1, 16) + 3
-    assert engine.collapse_gauges(line)[1] == pytest.approx(1, abs=0.01)
-    assert engine.collapse_gauges(torch.ones(8, 4)) == (0.0, 1.0)
-    wide = torch.randn(10, 64, generator=generator)
-    values = np.linalg.svd((wide - wide.mean(0)).numpy(), compute_uv=False)
-    share = values / values.sum()
-    share = share[share > 1e-12]
-    assert engine.collapse_gauges(wide)[1] == pytest.approx(
-        np.exp(-(share * np.log(share)).sum()), rel=1e-4
-    )
 
 
 def test_script_tells_mistakes_in_words(place, capsys):

@@ -82,6 +82,9 @@ class PretrainSettings(EncoderSettings):
     """Share of the steps in which the learning rate rises linearly; then a cosine to zero."""
     clip_grad_norm: float | None = Field(default=None, gt=0)
     """Largest gradient norm."""
+    on_collapse: Literal["stop", "keep"] = "stop"
+    """What to do where all scans have come to one embedding, twice: end with a message, or go on, flagged
+    `collapsed`."""
     ema: float | None = Field(default=None, gt=0, lt=1)
     """Decay of an average of the weights after each step (0.999 remembers 1,000 of them, fewer in the beginning); the
     encoder that is kept is then the average. Without it, the last weights."""
