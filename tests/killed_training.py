@@ -1,9 +1,10 @@
 """A training that is killed at random points until it is done; run by test_continuation.py as a process of its own.
 
-It prints what happened, a line each: ``begin STEP``, ``step STEP``, ``saved STEP``, ``killed``, ``done DIGEST``. Every
-training is a fork of a process that has only imported, and is ended by SIGKILL. A clock that ticks once per step stands
-in for the real one, so that the interval of checkpoints is a number of steps. A training is never more than some lines
-ahead of who kills it, however slow the machine: it would be done before its time.
+It prints what happened, for each method that it is told a line each: ``method NAME``, ``begin STEP``, ``step STEP``,
+``saved STEP``, ``killed``, ``done DIGEST``. Every training is a fork of a process that has only imported, and is ended
+by SIGKILL. A clock that ticks once per step stands in for the real one, so that the interval of checkpoints is a number
+of steps. A training is never more than some lines ahead of who kills it, however slow the machine: it would be done
+before its time.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ from fewscans.training_scans import choose_scans
 EVERY, AHEAD = 7, 3
 
 
-def train(folder: Path, lines: int, turns: int) -> None:
+def train(folder: Path, method: str, epochs: int, lines: int, turns: int) -> None:
     """Go on from the checkpoint to the end; told to the descriptor `lines`, a line for each byte of `turns`."""
 
     def say(text: str) -> None:
         os.read(turns, 1)
         os.write(lines, f"{text}\n".encode())
 
-    params = make_params("simclr", epochs=60, checkpoint_minutes=EVERY / 60)
+    params = make_params(method, epochs=epochs, ema=0.9, checkpoint_minutes=EVERY / 60)
     device = optim.set_up(params.compute.model_copy(update={"device": "cpu"}))
     store = make_store(folder / "store", n=12)
     folds = make_folds(folder / "folds.parquet", store.scans)
@@ -55,8 +56,10 @@ def train(folder: Path, lines: int, turns: int) -> None:
 
     def counted() -> object:
         method = make_method()
+        after = method.after_step
 
         def after_step(step: int, n: int) -> None:
+            after(step, n)
             ticks[0] += 1
             say(f"step {step}")
 
@@ -77,8 +80,16 @@ def train(folder: Path, lines: int, turns: int) -> None:
 
 
 def main() -> None:
-    """Arguments: folder, number of kills, seed."""
-    folder, kills, rng = Path(sys.argv[1]), int(sys.argv[2]), random.Random(int(sys.argv[3]))
+    """Arguments: folder, number of kills, seed, epochs, methods."""
+    folder = Path(sys.argv[1])
+    kills, seed, epochs = map(int, sys.argv[2:5])
+    for method in sys.argv[5:]:
+        print(f"method {method}")
+        kill_and_go_on(folder / method, method, epochs, kills, random.Random(seed))
+
+
+def kill_and_go_on(folder: Path, method: str, epochs: int, kills: int, rng: random.Random) -> None:
+    """Train to the end, killed so many times on the way."""
     for kill in range(kills + 1):
         out, lines = os.pipe()
         turns, more = os.pipe()
@@ -86,10 +97,10 @@ def main() -> None:
         child = os.fork()
         if child == 0:
             os.close(more)
-            train(folder, lines, turns)
+            train(folder, method, epochs, lines, turns)
             os._exit(0)
         os.close(lines)
-        left = rng.randint(5, 30) if kill < kills else -1
+        left = rng.randint(5, min(30, 2 * epochs - 2)) if kill < kills else -1
         with os.fdopen(out) as reader:
             for line in reader:
                 print(line, end="")

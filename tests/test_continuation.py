@@ -23,6 +23,7 @@ from fewscans import pretrain as stage
 from fewscans.checkpoint import Checkpoint
 from fewscans.cluster import deadline
 from fewscans.cluster.deadline import ToBeContinuedError, Watch
+from fewscans.config.encoders import METHODS
 from fewscans.config.stages import FinetuneParams
 from fewscans.contracts import read_table
 from fewscans.files import sha256_file
@@ -72,17 +73,45 @@ def stop_after(monkeypatch, steps: int) -> None:
 # -- the same bytes, however often it ends ---------------------------------------------------------
 
 
-def test_killed_at_random_points_loses_one_interval_at_most(tmp_path):
-    def killed(folder: str, kills: int) -> list[str]:
-        (tmp_path / folder).mkdir()
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "tests/killed_training.py"), tmp_path / folder, str(kills), "0"],
-            env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        return done.stdout.splitlines()
+def killed(folder: Path, kills: int, epochs: int, *methods: str) -> dict[str, list[str]]:
+    """What happened to a training of each method that was killed so many times."""
+    done = subprocess.run(
+        [
+            sys.executable, str(ROOT / "tests/killed_training.py"), folder, str(kills), "0", str(epochs),
+            *methods,
+        ],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    told: dict[str, list[str]] = {}
+    for line in done.stdout.splitlines():
+        word, _, name = line.partition(" ")
+        if word == "method":
+            lines = told[name] = []
+        else:
+            lines.append(line)
+    return told
 
-    undisturbed, told = killed("a", 0), killed("b", 6)
+
+def test_every_method_goes_on_after_a_kill_with_the_same_bytes(tmp_path):
+    """Queue, centre, momentum, averages of weights, batch norms, optimizer and schedule included."""
+    undisturbed, told = (
+        killed(tmp_path / name, kills, 6, *METHODS) for name, kills in (("a", 0), ("b", 1))
+    )
+    assert set(told) == set(METHODS)
+    for name, lines in told.items():
+        assert lines.count("killed") == 1
+        assert lines[-1].startswith("done ")
+        assert lines[-1] == undisturbed[name][-1], name
+    # SimCLR and MICLe are one where each scan is a patient of its own.
+    assert len({lines[-1] for lines in told.values()}) >= len(METHODS) - 1
+
+
+def test_killed_at_random_points_loses_one_interval_at_most(tmp_path):
+    undisturbed, told = (
+        killed(tmp_path / name, kills, 60, "simclr")["simclr"]
+        for name, kills in (("a", 0), ("b", 6))
+    )
     assert told.count("killed") == 6
     assert told[-1] == undisturbed[-1]
     assert told[-1].startswith("done ")
