@@ -228,9 +228,16 @@ class Training:
     def _parts(self) -> Iterator[tuple[tuple[Tensor, ...], float]]:
         """Views of each micro-batch of the step, made when it is its turn, and its share of the batch."""
         rows, epoch = self._rows(self.step)
-        for some in np.array_split(rows, self.schedule.accumulate):
+        pieces = np.array_split(rows, self.schedule.accumulate)
+        for i, some in enumerate(pieces):
             batch = self.scans.batch(some, epoch, self.schedule.seed_key)
-            yield self.method.views(batch), len(some) / len(rows)
+            views = self.method.views(batch)
+            if i + 1 < len(pieces):
+                self.resident.expect(pieces[i + 1])
+            elif self.step + 1 < self.schedule.n_steps:
+                after = self._rows(self.step + 1)[0]
+                self.resident.expect(np.array_split(after, self.schedule.accumulate)[0])
+            yield views, len(some) / len(rows)
 
     def _rows(self, step: int) -> tuple[NDArray[np.int64], int]:
         """(rows of this rank's share of a step, epoch)."""
