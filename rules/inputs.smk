@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 
+from fewscans.config.augment import of_modality
 from fewscans.config.stages import (
     AggregateParams,
     AuditParams,
@@ -171,7 +172,7 @@ def pretrain_params(name, recipe, dataset):
     """Settings that all folds and seeds share."""
     shared = PretrainParams(
         encoder=name,
-        settings=PLAN.encoders[name].settings,
+        settings=of_modality(PLAN.encoders[name].settings, dataset_settings(dataset).modality),
         recipe=PLAN.recipes[recipe],
         dataset=dataset,
         fold="",
@@ -202,15 +203,16 @@ def finetune_params(name, recipe, dataset):
     if encoder.method == "scratch-long" and encoder.settings.extra_steps is None:
         network = (encoder.settings.backbone, encoder.settings.patch_size)
         extra = PLAN.pretrainings(*network, recipe)
+    modality = dataset_settings(dataset).modality
     # Settings of a protocol that is not run rerun nothing.
     used = {
-        name: value
-        for name, value in CONFIG.protocol_settings.model_dump().items()
+        name: of_modality(value, modality)
+        for name, value in CONFIG.protocol_settings
         if name in protocols
     }
     shared = FinetuneParams(
         encoder=name,
-        settings=encoder.settings,
+        settings=of_modality(encoder.settings, modality),
         extra=extra,
         recipe=PLAN.recipes[recipe],
         recipe_name=recipe,

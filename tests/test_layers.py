@@ -81,7 +81,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "compat",
         "augment",
         "networks",
+        "residence",
         "resident",
+        "gauges",
         "optim",
         "average",
         "groups",
@@ -98,6 +100,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "training": (
         "pretrain",
         "training_job",
+        "attempts",
         "pictures",
         "training_scans",
         "start",

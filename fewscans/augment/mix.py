@@ -11,6 +11,9 @@ from torch import Tensor
 
 from fewscans.keyed import key_of, uniform
 
+# One for all scans, or one for each.
+Epoch = int | NDArray[np.integer]
+
 
 @dataclass(frozen=True)
 class Mixed:
@@ -24,7 +27,9 @@ class Mixed:
     """[B] float32 in (0, 1]: of the scan itself; ``share * loss(own) + (1 - share) * loss(partner's)``."""
 
 
-def mixup(x: Tensor, keys: NDArray[np.uint64], *, seed_key: int, epoch: int, alpha: float) -> Mixed:
+def mixup(
+    x: Tensor, keys: NDArray[np.uint64], *, seed_key: int, epoch: Epoch, alpha: float
+) -> Mixed:
     """Weighted means of scans and partners, shares from Beta(alpha, alpha), at least a half (Zhang et al. 2018, eq. 1).
 
     A share below a half is that of the partner: the pair is the same, and a scan counts most in its own row.
@@ -35,7 +40,7 @@ def mixup(x: Tensor, keys: NDArray[np.uint64], *, seed_key: int, epoch: int, alp
 
 
 def cutmix(
-    x: Tensor, keys: NDArray[np.uint64], *, seed_key: int, epoch: int, alpha: float
+    x: Tensor, keys: NDArray[np.uint64], *, seed_key: int, epoch: Epoch, alpha: float
 ) -> Mixed:
     """Scans with a box of the partner's, of 1 - share of the area (Yun et al. 2019, equations 1 and 2).
 
@@ -58,7 +63,7 @@ def cutmix(
 
 
 def _draw(
-    keys: NDArray[np.uint64], key: int, epoch: int, alpha: float, device: torch.device
+    keys: NDArray[np.uint64], key: int, epoch: Epoch, alpha: float, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Partners, each scan once, and shares from half to 1."""
     from scipy.stats import beta

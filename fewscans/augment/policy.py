@@ -7,11 +7,13 @@ its images never show: a chest x-ray has no mirror image, since the heart would 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from fewscans.config.augment import Modality
+
 Kind = Literal["ssl", "supervised", "mae", "upright", "placed"]
-Modality = Literal["any", "ct", "mr", "xray", "ultrasound", "photograph"]
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,12 @@ _TURNS_NOT: dict[str, dict[str, Any]] = {
 }
 
 
-def policy(strength: float = 1.0, kind: Kind = "ssl", modality: Modality = "any") -> Policy:
+def policy(
+    strength: float = 1.0,
+    kind: Kind = "ssl",
+    modality: Modality = "any",
+    given: Mapping[str, Any] | None = None,
+) -> Policy:
     """Policy at a dial `strength` from 0 (crops and flips alone) over 1 (the policy as it is) to 2.
 
     ``ssl``: strong, for contrastive views; crops keep at least 35 % of the area (SimCLR: 8 % of a photograph), since a
@@ -125,6 +132,8 @@ def policy(strength: float = 1.0, kind: Kind = "ssl", modality: Modality = "any"
     paper found best (He et al. 2022, table 1e): masking is the augmentation. ``upright``: crops, mirror images and
     intensities of the milder policy, nothing that turns a scan, for methods that ask which way up it is; a mirror image
     is as upright as the scan. ``placed``: no mirror images either, for methods that ask where its parts lie.
+
+    `given` ranges stand in place of all that.
     """
     if modality not in get_args(Modality):
         raise ValueError(f"no modality '{modality}'")
@@ -139,7 +148,7 @@ def policy(strength: float = 1.0, kind: Kind = "ssl", modality: Modality = "any"
     else:
         raise ValueError(f"no policy '{kind}'")
     made = replace(made, **_OF_MODALITY[modality])
-    return replace(made, **_TURNS_NOT.get(kind, {}))
+    return replace(replace(made, **_TURNS_NOT.get(kind, {})), **(given or {}))
 
 
 def _supervised(strength: float, added: dict[str, Any]) -> Policy:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from fewscans.config.augment import AugmentSettings, Modality
 from fewscans.config.base import Budget, Fraction, Name, Settings
 from fewscans.config.encoders import AnyEncoder
 from fewscans.config.tune import TuneSettings
@@ -76,6 +77,8 @@ class DatasetSettings(Settings):
     """What to do about a file that cannot be read: list it and go on, or stop."""
     contradictions: Literal["exclude", "keep"] = "exclude"
     """Duplicates or patients with two labels: take their labels out of training and test, or keep them."""
+    modality: Modality = "any"
+    """What the scans are (`ct`, `mr`, `xray`, `ultrasound`, `photograph`): their augmentation follows from it."""
     near_duplicate: float = Field(default=0.98, gt=0.5, le=1)
     """Pearson correlation of 32 x 32 thumbnails from which two scans are near duplicates."""
     pools: list[Name] = []
@@ -177,6 +180,16 @@ class FinetuneSettings(Settings):
     """Share of the steps; then a cosine to zero."""
     strength: float = Field(default=0.5, ge=0, le=2)
     """Dial of the augmentation."""
+    modality: Modality | None = None
+    """What the scans are, of which the augmentation takes account: `photograph` may stand on its head, `xray` has no
+    mirror image, `ct` other windows, `mr` and `ultrasound` uneven gain. Without it the data set's."""
+    augment: AugmentSettings = AugmentSettings()
+    """Ranges in place of the policy's."""
+    mix: Literal["none", "mixup", "cutmix"] = "none"
+    """Train on mixtures of two scans and of their labels: weighted means (mixup, Zhang et al. 2018), or a box of one in
+    the other (cutmix, Yun et al. 2019). Partners are of the same micro-batch."""
+    mix_alpha: float = Field(default=1.0, gt=0, le=100)
+    """Shares are drawn from Beta(alpha, alpha): the smaller, the less is mixed."""
     balanced: bool = True
     """Draw classes equally often."""
     inner_folds: int = Field(default=0, ge=0, le=5)

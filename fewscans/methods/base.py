@@ -47,7 +47,9 @@ class Method(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.settings, self.shape = settings, shape
-        self.policy = augment.policy(settings.strength, self.policy_kind)
+        self.policy = augment.policy(
+            settings.strength, self.policy_kind, settings.modality or "any", settings.augment.given
+        )
 
     def begin(self, n_scans: int, batch_size: int, n_steps: int) -> None:
         """Called once, before a saved state is loaded and before the first step: for sizes that follow from these."""

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from fewscans import augment, keyed, networks, optim, outofmemory
@@ -40,6 +40,7 @@ FRACTIONS = (0.25, 0.5, 0.75, 1.0)
 # Of the loss of a guess among the classes: less than this is converged, and a fall smaller than
 # this is none.
 SMALL = 0.1
+MIX = {"mixup": augment.mixup, "cutmix": augment.cutmix}
 
 
 def run(task: Task, settings: FinetuneSettings, source: Any) -> Outcome:
@@ -204,7 +205,9 @@ def train(
     order, turns = sample_order(
         task.targets[among], keys, task.key, stops[-1], batch, balanced=settings.balanced
     )
-    policy = augment.policy(settings.strength, kind="supervised")
+    policy = augment.policy(
+        settings.strength, "supervised", settings.modality or "any", settings.augment.given
+    )
     augment_key = keyed.key_of("supervised", task.key)
     # Micro-batches of two scans at least, however few there are.
     parts = max(1, min(settings.accumulate, batch // 2))
@@ -231,11 +234,15 @@ def train(
             x = augment.apply(
                 x, keys[picked], seed_key=augment_key, epoch=turn, view=0, policy=policy
             )
+            classes = targets[torch.from_numpy(picked).to(source.device)]
+            mixed = None
+            if settings.mix != "none":
+                mixed = MIX[settings.mix](
+                    x, keys[picked], seed_key=augment_key, epoch=turn, alpha=settings.mix_alpha
+                )
             with source.autocast():
-                logits = net(x)
-            loss = functional.cross_entropy(
-                logits.float(), targets[torch.from_numpy(picked).to(source.device)]
-            )
+                logits = net(x if mixed is None else mixed.x)
+            loss = mixed_loss(logits.float(), classes, mixed)
             if parts > 1:
                 loss = loss * (len(picked) / batch)
             (loss if scaler is None else scaler.scale(loss)).backward()
@@ -249,6 +256,17 @@ def train(
     if average is not None:
         average.swap()
     return net, losses.cpu().numpy().astype(np.float64)
+
+
+def mixed_loss(logits: Tensor, classes: Tensor, mixed: augment.Mixed | None) -> Tensor:
+    """Cross entropy of `logits` [B, K]; of mixtures that of both scans' `classes` [B], by their shares."""
+    if mixed is None:
+        return functional.cross_entropy(logits, classes)
+    own, other = (
+        functional.cross_entropy(logits, one, reduction="none")
+        for one in (classes, classes[mixed.partner])
+    )
+    return (mixed.share * own + (1 - mixed.share) * other).mean()
 
 
 def sample_order(

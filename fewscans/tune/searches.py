@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from fewscans.config.augment import of_modality
 from fewscans.config.stages import TuneParams
 from fewscans.config.tune import TunedArm
 from fewscans.plan import Plan
@@ -62,10 +63,12 @@ def tune_params(plan: Plan, encoder: str, recipe: str, dataset: str) -> TunePara
     config, tune, arm = plan.config, plan.config.tune, arm_of(plan, encoder)
     if tune is None or arm is None:
         raise ValueError(f"{encoder} is not tuned")
-    used: dict[str, Any] = {arm.protocol: getattr(config.protocol_settings, arm.protocol)}
+    modality = config.datasets[dataset].modality
+    judged = of_modality(getattr(config.protocol_settings, arm.protocol), modality)
+    used: dict[str, Any] = {arm.protocol: judged}
     return TuneParams(
         encoder=encoder,
-        settings=plan.encoders[encoder].settings,  # type: ignore[arg-type]
+        settings=of_modality(plan.encoders[encoder].settings, modality),  # type: ignore[arg-type]
         arm=arm,
         protocol_settings=type(config.protocol_settings)(**used),
         trials=tune.trials,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from fewscans.config.augment import AugmentSettings, Modality
 from fewscans.config.base import Fraction, Settings
 
 
@@ -90,6 +91,11 @@ class PretrainSettings(EncoderSettings):
     encoder that is kept is then the average. Without it, the last weights."""
     strength: float = Field(default=1.0, ge=0, le=2)
     """Dial of the augmentation: 0 = crops and flips alone are left, 1 = the policy as it is."""
+    modality: Modality | None = None
+    """What the scans are, of which the augmentation takes account: `photograph` may stand on its head, `xray` has no
+    mirror image, `ct` other windows, `mr` and `ultrasound` uneven gain. Without it the data set's."""
+    augment: AugmentSettings = AugmentSettings()
+    """Ranges in place of the policy's."""
     transductive: bool = False
     """Pretrain on the scans of the test fold too (never their labels); said in every table."""
     checkpoint_minutes: float = Field(default=5.0, gt=0)
