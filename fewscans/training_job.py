@@ -54,6 +54,9 @@ IN_PARTS = "compared-in-parts"
 class Job:
     """One encoder on one set of scans with one seed: its settings as they came out, its digest, its training."""
 
+    method: Method
+    """Network and heads of the present attempt."""
+
     def __init__(
         self,
         params: PretrainParams,
