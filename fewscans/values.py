@@ -83,7 +83,8 @@ def read_all(
     for name in wanted:
         if name not in own:
             problems.add(
-                name, f"no such table of data set {dataset}: give --values.{did_you_mean(name, own)}"
+                name,
+                f"no such table of data set {dataset}: give --values.{did_you_mean(name, own)}",
             )
         elif (one := _read(scans, tables, dataset, name, problems)) is not None:
             made.append(one)
@@ -115,7 +116,10 @@ def _read(
         return None
     present = row_of >= 0
     if not rows:
-        problems.add(name, f"no row is of any of the {len(scans)} training scans. Correct `by`, `key` or the file.")
+        problems.add(
+            name,
+            f"no row is of any of the {len(scans)} training scans. Correct `by`, `key` or the file.",
+        )
         return None
     encoded = _encode(name, columns, rows, problems)
     if encoded is None:

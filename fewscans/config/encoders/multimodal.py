@@ -22,22 +22,21 @@ class Contig(PretrainSettings):
     tables: list[str] | None = Field(default=None, min_length=1)
     """Which tables of the data set's `values`; without it all of them."""
     aggregation: Literal["outer", "inner", "none"] = "outer"
-    """Of several tables (section 3.2). `outer`: each table with the scans that have a row in it. `inner`: only scans
-    that have a row in every one, which may be few. `none`: one table alone. The authors had about the same results with
-    both; `outer` leaves out nobody."""
+    """Of several tables. `outer`: each table with the scans that have a row in it. `inner`: only scans that have a row
+    in every one, which may be few. `none`: one table alone."""
     temperature: float = Field(default=0.1, gt=0, le=10)
-    """Of the similarities (the authors' code: 0.1)."""
+    """Of the similarities (0.1 in the authors' code)."""
     image_weight: Fraction = 0.75
     """Weight of telling the own values from others' by the scan; the rest is that of telling the own scan from others'
-    by the values (lambda; the authors' code: 0.75)."""
+    by the values (lambda; 0.75 in the authors' code)."""
     projector_dim: int = Field(default=128, ge=2, le=65_536)
     """Output of the heads of scans and tables (128 in the authors' code)."""
     projector_hidden: int | None = Field(default=None, ge=2, le=65_536)
     """Hidden width of the scans' heads, one for each table; without it the encoder's own, as there."""
     table_hidden: list[int] | None = Field(default=None, max_length=4)
     """Hidden widths of each table's network; `[]` is a linear one. Without it one hidden layer as wide as the
-    encoder's output, and at most eight times the table's columns: the paper's 2,048 are for tens of thousands of them,
-    and would know a few patients by heart."""
+    encoder's output, and at most eight times the table's columns: the authors' 2,048 are for thousands of them, and
+    would know a few patients by heart."""
 
     def wants(self) -> tuple[str, ...]:
         """Values; patients too, since scans of one patient have the same values and are no negatives."""
