@@ -1,4 +1,4 @@
-"""Laboratory values of a cohort's patients: weakly related to the diagnosis, for methods that contrast images with them.
+"""Laboratory values of a cohort's patients, weakly related to the diagnosis: for methods that contrast the two.
 
 Of each four in five patients one row: C-reactive protein and lactate dehydrogenase, both log-normal, and whether the
 patient smokes. In malignant patients the logarithms are half and 0.4 standard deviations higher, and 55 % smoke against
