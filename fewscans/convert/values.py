@@ -5,6 +5,7 @@ Standard library only: the workflow checks them before any job starts.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -32,8 +33,8 @@ def read_values(
     try:
         rows = read_rows(given.table)
     except UserError as error:
-        for key, message in error.problems or [("", error.title)]:
-            problems.add(place, f"{key}: {message}" if key else message)
+        for what, message in error.problems or [("", error.title)]:
+            problems.add(place, f"{what}: {message}" if what else message)
         return [], {}
     if not rows:
         problems.add(place, f"{given.table}: the table has no rows.")
@@ -46,10 +47,8 @@ def read_values(
     for row in rows:
         name = row[key].strip()
         if given.by == "path":
-            try:
+            with contextlib.suppress(ValueError):  # then nobody's: a scan's path has a normal form
                 name = path_rules.normal_path(name)
-            except ValueError:
-                continue  # nobody's: a scan's own path is in normal form
         cells = {column: _cell(row[column]) for column in columns}
         if name and found.setdefault(name, cells) != cells:
             differing[name] = None
