@@ -9,10 +9,14 @@ import pandas as pd
 import pytest
 from test_known import labels
 
+from fewscans.config import load
 from fewscans.config.values import ValueTable, with_files
 from fewscans.convert.values import MOST_WORDS, check_tables, kind_of, read_values
 from fewscans.errors import Problems, UserError
 from fewscans.known import read_known
+from fewscans.plan import Paths, expand
+from fewscans.plan.written import as_json
+from fewscans.rawdata import check_config, resolve_values
 from fewscans.values import read_all
 
 
@@ -204,6 +208,28 @@ def test_the_plan_says_what_shows_before_any_job(tmp_path):
 def test_columns_of_the_label_table_are_left_out_where_none_are_named(tmp_path):
     given = table(tmp_path / "labs.csv", FRAME, exclude=["sex", "label"])
     assert read_values(given, Problems("x"), "x")[0] == ["crp", "snp"]
+
+
+def test_a_config_says_where_tables_are_and_what_is_no_value_in_them(tmp_path):
+    values = {"labs": {"table": "labs.csv", "exclude": ["note"]}, "far": {"table": "/far/x.csv"}}
+    columns = {"path": "file", "patient": None, "label": "diagnosis"}
+    datasets = {
+        "own": {"root": "scans", "table": "t.csv", "columns": columns, "values": values},
+        "npz": {"npz": "sub/small.npz", "values": {"labs": {"table": "labs.csv", "by": "path"}}},
+        "made": {"phantom": {}, "values": {"labs": {"table": "labs.csv"}, "no": {"table": "x.csv"}}},
+    }  # fmt: skip
+    config = load({"data_root": "/data", "work": "w", "datasets": datasets})
+    own = resolve_values(config, "own")
+    assert {name: one.table for name, one in own.items()} == {
+        "labs": "/data/scans/labs.csv", "far": "/far/x.csv",
+    }  # fmt: skip
+    assert set(own["labs"].exclude) == {"note", "file", "diagnosis", "split", "site"}
+    assert resolve_values(config, "npz")["labs"].table == "/data/sub/labs.csv"
+    assert resolve_values(config, "made")["labs"].table == "w/made/raw/labs.csv"
+    with pytest.raises(UserError) as error:
+        check_config(expand(config))
+    assert ("datasets.made.values.no.table", "a generated cohort has labs.csv alone. Name that.") in error.value.problems  # fmt: skip
+    assert "/data" not in str(as_json(expand(config), Paths("w", "r"), {}))
 
 
 def test_files_from_flags_replace_and_add(tmp_path):
