@@ -1,4 +1,4 @@
-"""What is known of training scans beside their pixels: whose they are, where they lie, what they show.
+"""What is known of training scans beside their pixels: whose they are, where they lie, what they show, their values.
 
 Read only where a method asks for it, so that a corrected label retrains no encoder that never saw one.
 """
@@ -6,7 +6,7 @@ Read only where a method asks for it, so that a corrected label retrains no enco
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +15,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fewscans.config.values import Tables
 from fewscans.contracts import read_table
 from fewscans.errors import UserError
+from fewscans.values import Values, read_all
 
 Companion = Literal["patient", "neighbour"]
 
@@ -35,12 +37,15 @@ class Known:
         int64 [N]; index into `classes`, -1 where there is no label that may be seen.
     classes
         Names of classes, sorted.
+    values
+        Tables of values.
     """
 
     patient: NDArray[np.int64]
     place: NDArray[np.int64]
     target: NDArray[np.int64]
     classes: tuple[str, ...] = ()
+    values: tuple[Values, ...] = ()
 
     @classmethod
     def nothing(cls, n: int) -> Known:
@@ -50,10 +55,11 @@ class Known:
 
     def identity(self) -> dict[str, Any]:
         """All of it, as JSON; rows are in the order of the scans."""
-        return {
+        made = {
             "patient": self.patient.tolist(), "place": self.place.tolist(), "target": self.target.tolist(),
             "classes": list(self.classes),
         }  # fmt: skip
+        return made | ({"values": [one.identity() for one in self.values]} if self.values else {})
 
     def companions(
         self, rows: NDArray[np.int64], kind: Companion, u: NDArray[np.float64]
@@ -91,8 +97,10 @@ def read_known(
     labelled: Collection[str],
     labels: Mapping[str, Path],
     dataset: str,
+    values: Tables | None = None,
+    tables: Sequence[str] | None = None,
 ) -> Known:
-    """What `wants` (``patient``, ``target``) names of `scans`, in their order.
+    """What `wants` (``patient``, ``target``, ``values``) names of `scans`, in their order.
 
     Parameters
     ----------
@@ -100,11 +108,13 @@ def read_known(
         Scans whose labels may be seen: those of the training fold of `dataset`.
     labels
         Data set -> its labels.parquet, for `dataset` and its pools.
+    values, tables
+        Tables of values by data set and name, and which names are wanted; all of `dataset` without it.
 
     Raises
     ------
     UserError
-        A table is missing, or scans are in none.
+        A table is missing, or scans are in none; or something is wrong with values.
     """
     if not wants:
         return Known.nothing(len(scans))
@@ -135,6 +145,7 @@ def read_known(
         _places(rows["path"].tolist(), patient),
         np.array([codes.get(name, -1) for name in target], dtype=np.int64),
         classes,
+        read_all(rows, values or {}, dataset, tables) if "values" in wants else (),
     )
 
 

@@ -79,7 +79,10 @@ def pretrain(
     first = open_start(params, start, folds)
     known = None
     if wants := params.settings.wants():
-        known = read_known(wants, resident.scans, sources.labelled, labels or {}, params.dataset)
+        known = read_known(
+            wants, resident.scans, sources.labelled, labels or {}, params.dataset, params.values,
+            getattr(params.settings, "tables", None),
+        )  # fmt: skip
     with join(place, device) as ranks:
         job = Job(params, sources, resident, device, ranks, known, first, gauge)
         job.check_ranks()

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from fewscans.config import Config
+from fewscans.config.values import ValueTable
 from fewscans.convert.rows import read_rows
 from fewscans.convert.table import check_dataset
+from fewscans.convert.values import check_tables
 from fewscans.errors import Problems
 from fewscans.files import digest
 from fewscans.plan import Plan
+
+# Values of a generated cohort.
+LABS = "labs.csv"
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,19 @@ def resolve(config: Config, name: str) -> Place:
     return Place(str(root), str(root / dataset.table) if dataset.table else None)
 
 
+def resolve_values(config: Config, name: str) -> dict[str, ValueTable]:
+    """Tables of values of data set `name`: files resolved, columns of the label table left out where none are named."""
+    dataset, place = config.datasets[name], resolve(config, name)
+    root = Path(place.root) if place.root is not None else Path(place.npz or ".").parent
+    taken = [column for column in dataset.columns.model_dump().values() if column is not None]
+    return {
+        key: given.model_copy(
+            update={"table": str(root / given.table), "exclude": [*given.exclude, *taken]}
+        )
+        for key, given in dataset.values.items()
+    }
+
+
 def check_config(plan: Plan) -> None:
     """Everything that tables and folders can tell before any job starts, all problems at once.
 
@@ -47,9 +66,10 @@ def check_config(plan: Plan) -> None:
     problems = Problems("data sets")
     for name, dataset in plan.config.datasets.items():
         if dataset.phantom is not None:
+            _check_phantom(name, dataset.values, problems)
             continue
         place = resolve(plan.config, name)
-        check_dataset(
+        rows = check_dataset(
             name,
             dataset,
             place,
@@ -59,8 +79,20 @@ def check_config(plan: Plan) -> None:
             pool=name not in plan.evaluated,
             ndim=plan.config.ndim,
         )
+        tables = resolve_values(plan.config, name)
+        check_tables(tables, rows, dataset.columns.label, problems, f"datasets.{name}")
     _check_weights(plan, problems)
     problems.raise_if_any()
+
+
+def _check_phantom(name: str, values: Mapping[str, ValueTable], problems: Problems) -> None:
+    """A generated cohort has one table of values; others may be named by their whole path."""
+    for key, given in values.items():
+        if given.table != LABS and not Path(given.table).is_absolute():
+            problems.add(
+                f"datasets.{name}.values.{key}.table",
+                f"a generated cohort has {LABS} alone. Name that.",
+            )
 
 
 def _check_weights(plan: Plan, problems: Problems) -> None:

@@ -207,6 +207,8 @@ class Job:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(keyed.key_of("heads", self.seed_key) % 2**63)
             method = self.kind(encoder, self.settings, p.recipe.shape)
+            if self.known is not None:
+                method.know(self.known)
         if self.start is not None:
             self.start.hand_on(method.handed_on())
         optim.place(method, self.device)

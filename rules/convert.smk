@@ -8,6 +8,7 @@ if any(dataset.phantom for dataset in CONFIG.datasets.values()):
         output:
             table=f"{W}/{{dataset}}/raw/labels.csv",
             faults=f"{W}/{{dataset}}/raw/faults.csv",
+            labs=f"{W}/{{dataset}}/raw/labs.csv",
         log:
             "logs/phantom/{dataset}.log",
         benchmark:

@@ -15,6 +15,7 @@ from fewscans.config.stages import (
     PretrainParams,
     ReportParams,
 )
+from fewscans.config.values import VALUES
 from fewscans.files import digest
 from fewscans.tune.cost import TuneResources
 from fewscans.tune.searches import BEST, arm_of, searches, tune_params
@@ -131,6 +132,33 @@ def pretrain_labels(wildcards):
     return [PATHS.dataset(name, "labels.parquet") for name in pretrain_sources(wildcards)]
 
 
+@lru_cache(None)
+def pretrain_tables(name, dataset):
+    """Tables of values that an encoder wants: data set -> name -> table, for the data set and its pools."""
+    encoder = PLAN.encoders[name].settings
+    if VALUES not in encoder.wants():
+        return {}
+    wanted = encoder.tables or list(dataset_settings(dataset).values)
+    found = {}
+    for owner in [dataset, *dataset_settings(dataset).pools]:
+        tables = resolve_values(CONFIG, owner)
+        if own := {table: tables[table] for table in wanted if table in tables}:
+            found[owner] = own
+    return found
+
+
+def pretrain_values(wildcards):
+    """Their files."""
+    tables = pretrain_tables(wildcards.encoder, wildcards.dataset)
+    return [given.table for own in tables.values() for given in own.values()]
+
+
+def pretrain_values_flag(wildcards, input):
+    tables = pretrain_tables(wildcards.encoder, wildcards.dataset)
+    keys = [f"{owner}/{table}" for owner, own in tables.items() for table in own]
+    return flag("--values", keys, input.get("values", []))
+
+
 def pretrain_start(wildcards):
     """Where the weights of this encoder start: an encoder of this run, a file, or the folder of an earlier one."""
     start = PLAN.start_of(wildcards.encoder)
@@ -175,6 +203,7 @@ def pretrain_params(name, recipe, dataset):
         settings=of_modality(PLAN.encoders[name].settings, dataset_settings(dataset).modality),
         recipe=PLAN.recipes[recipe],
         dataset=dataset,
+        values=pretrain_tables(name, dataset),
         fold="",
         seed=0,
         base_seed=CONFIG.seed,

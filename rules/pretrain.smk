@@ -9,6 +9,7 @@ rule pretrain:
         pools=lambda w: [store(pool, w.recipe) for pool in dataset_settings(w.dataset).pools],
         tuned=tuned_values,
         labels=pretrain_labels,
+        values=pretrain_values,
         start=pretrain_start,
     output:
         weights=f"{W}/encoders/{{encoder}}/{{recipe}}/{{dataset}}/{{fold}}/{{seed}}/encoder.safetensors",
@@ -41,14 +42,15 @@ rule pretrain:
         ),
         tuned=lambda w, input: ["--tuned", *input.tuned] if input.get("tuned") else [],
         labels=lambda w, input: flag("--labels", pretrain_sources(w), input.get("labels", [])),
+        values=pretrain_values_flag,
         start=pretrain_start_flag,
         # No input, so that changed labels train no encoder again; the folds are made after it.
         gauge=f"{W}/{{dataset}}/labels.parquet",
         out=lambda w, output: str(Path(output.meta).parent),
     shell:
         'python "$SCRIPTS/pretrain.py" --params {params.cfg:q} --store {params.store:q} --folds {input.folds:q}'
-        " {params.pools:q} {params.labels:q} {params.start:q} --gauge {params.gauge:q}"
-        " {params.tuned:q} --out {params.out:q}"
+        " {params.pools:q} {params.labels:q} {params.values:q} --gauge {params.gauge:q}"
+        " {params.start:q} {params.tuned:q} --out {params.out:q}"
         f" --cache {shlex.quote(W)}/cache --checkpoints {shlex.quote(W)}/checkpoints &> {{log:q}}"
 
 

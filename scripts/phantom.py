@@ -1,4 +1,4 @@
-"""Write the demo's generated cohort: images, labels.csv and faults.csv, whole or not at all.
+"""Write the demo's generated cohort: images, labels.csv, labs.csv and faults.csv, whole or not at all.
 
 python scripts/phantom.py --params '{"cohort": {"n_patients": 150, "seed": 0}}' --out work/phantom/raw
 """

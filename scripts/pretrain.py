@@ -13,6 +13,7 @@ from typing import Any
 
 from fewscans import cli, ranks, slots
 from fewscans.config.stages import PretrainParams
+from fewscans.config.values import with_files
 from fewscans.tune.space import use_in_pretrain
 
 
@@ -40,6 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--gauge", type=Path, metavar="FILE",
         help="labels.parquet of the data set, for a probe of neighbours on the way that chooses nothing",
     )  # fmt: skip
+    made.add_argument(
+        "--values",
+        nargs="*",
+        default=[],
+        metavar="NAME=FILE",
+        help="tables of values (of a pool: POOL/NAME=FILE), for methods that contrast scans with them",
+    )
     made.add_argument(
         "--start", type=Path, help="encoder's folder or file of weights that it starts from"
     )
@@ -92,6 +100,9 @@ def train(
     from fewscans.training_scans import open_pools, pairs
 
     pools = open_pools(arguments.pool, near)
+    given = pairs("--values", arguments.values)
+    values = with_files(params.values, params.dataset, given)
+    params = params.model_copy(update={"values": values})
     return pretrain(
         params,
         Store.open(near(arguments.store)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from fewscans.config.stages import PretrainParams
 from fewscans.contracts import write_table
 from fewscans.files import write_json
 from fewscans.keyed import key_of
+from fewscans.known import Known
 from fewscans.store import Store, voxel_digest
+from fewscans.values import Values
 
 SIZE = 16
 
@@ -77,6 +80,22 @@ def make_store(
     }  # fmt: skip
     write_json(folder / "store.json", facts)
     return Store.open(folder)
+
+
+def make_known(n: int) -> Known:
+    """Each of `n` scans a patient of its own, with two tables of values of which some scans lack one."""
+    rng = np.random.default_rng(n)
+    present = np.arange(n) % 4 != 1, np.arange(n) % 5 != 2
+    tables = tuple(
+        Values(
+            name,
+            tuple("abcde"[:width]),
+            (rng.normal(size=(n, width)) * there[:, None]).astype(np.float32),
+            there,
+        )
+        for name, width, there in zip(("labs", "genes"), (3, 5), present, strict=True)
+    )
+    return replace(Known.nothing(n), values=tables)
 
 
 def make_folds(

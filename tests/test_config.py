@@ -11,8 +11,14 @@ from fewscans.config import ENCODERS, load, read_config_file
 from fewscans.config.load import parse
 from fewscans.config.stages import FoldsParams, PretrainParams
 from fewscans.errors import UserError
+from fewscans.plan import expand
 
 SMALLEST = {"datasets": {"mine": {"root": "scans", "table": "labels.csv"}}}
+WITH_VALUES = {
+    "datasets": {
+        "mine": {**SMALLEST["datasets"]["mine"], "values": {"labs": {"table": "labs.csv"}}}
+    }
+}
 SIMCLR = {"simclr": {"method": "simclr"}}
 PRETRAIN_KEYS = f"{', '.join(sorted(ENCODERS['simclr'].model_fields)[:12])}, ..."
 METHODS = f"{', '.join(sorted(ENCODERS)[:12])}, ..."
@@ -246,8 +252,45 @@ def test_params_of_a_script_are_explained_without_the_method_as_a_key():
 
 @pytest.mark.parametrize("name", sorted(ENCODERS))
 def test_every_method_can_be_an_encoder_under_its_own_name(name):
-    config = load({**SMALLEST, "encoders": {name: {"method": name}}})
+    config = load({**WITH_VALUES, "encoders": {name: {"method": name}}})
     assert config.encoders[name].method == name
+
+
+def test_a_method_that_wants_values_is_refused_where_there_are_none():
+    place, message = said(encoders={"contig": {"method": "contig"}})[0]
+    assert place == "datasets.mine.values"
+    assert message == (
+        "encoder 'contig' (contig) contrasts scans with tables, and there is none. Name some, e.g. "
+        "`values: {labs: {table: labs.csv}}`, or leave the encoder out."
+    )
+    two = {"labs": {"table": "labs.csv"}, "genes": {"table": "genes.parquet", "by": "path"}}
+    datasets = {"mine": {**SMALLEST["datasets"]["mine"], "values": two}}
+    wrong = {
+        "a": {"method": "contig", "aggregation": "none"},
+        "b": {"method": "contig", "tables": ["lab"]},
+    }
+    assert said(datasets=datasets, encoders=wrong) == [
+        (
+            "encoders.a.aggregation",
+            "'none' is for one table, and 2 would be used. Name one in `tables`, or take outer or inner.",
+        ),
+        (
+            "encoders.b.tables",
+            "'lab' is not among the values of data set mine. Did you mean 'labs'? Known: genes, labs",
+        ),
+    ]
+    fine = {"a": {"method": "contig", "aggregation": "none", "tables": ["labs"]}}
+    assert load({**SMALLEST, "datasets": datasets, "encoders": fine}).encoders["a"].tables == ["labs"]  # fmt: skip
+    pooled = {"mine": {**datasets["mine"], "pools": ["other"]}, "other": {"root": "x"}}
+    load({**SMALLEST, "datasets": pooled, "encoders": fine})  # a pool need not have any
+
+
+def test_an_ablation_does_not_bring_a_method_that_wants_values():
+    config = load({
+        **SMALLEST, "encoders": SIMCLR, "ablations": {"x": {"of": "simclr", "method": ["simclr", "contig"]}},
+    })  # fmt: skip
+    with pytest.raises(UserError, match=r"encoder 'simclr-contig' \(contig\) contrasts scans"):
+        expand(config)
 
 
 def test_config_files_that_cannot_be_read(tmp_path):

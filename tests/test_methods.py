@@ -9,12 +9,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-from engine_factory import make_params, make_store
+from engine_factory import make_known, make_params, make_store
 
 from fewscans import engine, methods, networks, optim
 from fewscans.config.encoders import ENCODERS, METHODS
 from fewscans.errors import UserError
 from fewscans.methods.base import Batch, Method
+from fewscans.methods.batch import Scans
 from fewscans.resident import Resident
 from fewscans.shape import Shape
 
@@ -47,12 +48,16 @@ def make(name: str, backbone: str, *, channels: int = 1, size: int = SIZE, **set
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return methods.load(name)(encoder, given, Shape(size, channels))
+        method = methods.load(name)(encoder, given, Shape(size, channels))
+        method.know(make_known(N))
+        return method
 
 
 def batch(resident: Resident, *, epoch: int = 0, index=range(N), channels: int = 1) -> Batch:
-    x = resident.batch(list(index)).repeat(1, channels, 1, 1)
-    return Batch(x, resident.keys[list(index)], epoch, seed_key=5)
+    def read(rows):
+        return resident.batch(rows).repeat(1, channels, 1, 1)
+
+    return Scans(resident.keys, read, make_known(N)).batch(np.array(index), epoch, 5)
 
 
 def test_registry_is_the_config():

@@ -7,10 +7,12 @@ import copy
 import numpy as np
 import pytest
 import torch
+from engine_factory import make_known
 
 from fewscans import engine, methods, networks, optim
 from fewscans.config.encoders import ENCODERS
 from fewscans.methods.base import Batch
+from fewscans.methods.batch import Scans
 from fewscans.networks import monai_nets
 from fewscans.shape import Shape
 
@@ -30,7 +32,9 @@ def make(name: str, backbone: str, **changes):
     encoder = networks.make_encoder(backbone, SHAPE, patch_size=4, init_key=1)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return methods.load(name)(encoder, settings, SHAPE)
+        method = methods.load(name)(encoder, settings, SHAPE)
+        method.know(make_known(N))
+        return method
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +43,10 @@ def batch() -> Batch:
     z, y, x = np.mgrid[:16, :16, :16] / 16
     waves = [np.sin(6 * (x * np.cos(i) + y * np.sin(i) + z * (i % 3))) for i in range(N)]
     values = 0.5 + 0.4 * np.array(waves)[:, None] + rng.normal(0, 0.02, (N, 1, 16, 16, 16))
-    scans = torch.from_numpy(values.clip(0, 1).astype(np.float32))
-    return Batch(scans, np.arange(1, N + 1, dtype=np.uint64), 0, seed_key=5)
+    pixels = torch.from_numpy(values.clip(0, 1).astype(np.float32))
+    keys = np.arange(1, N + 1, dtype=np.uint64)
+    scans = Scans(keys, lambda rows: pixels[torch.as_tensor(rows)], make_known(N))
+    return scans.batch(np.arange(N), 0, 5)
 
 
 @pytest.mark.parametrize(("name", "backbone"), CASES)
@@ -73,5 +79,5 @@ def test_same_key_same_loss_and_an_own_one_each_epoch(batch, name, backbone):
     first, second = make(name, backbone), make(name, backbone)
     one = first.loss(*first.views(batch))[0]
     assert torch.equal(one, second.loss(*second.views(batch))[0])
-    later = Batch(batch.x, batch.keys, 1, batch.seed_key)
+    later = Batch(batch.x, batch.keys, 1, batch.seed_key, batch.rows, batch.scans)
     assert not torch.equal(one, first.loss(*first.views(later))[0])

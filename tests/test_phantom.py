@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pydicom
@@ -23,7 +25,9 @@ from fewscans.errors import UserError
 from fewscans.files import sha256_file
 from fewscans.phantom import Cohort, Image, PhantomSettings, files, make_cohort, write_cohort
 from fewscans.phantom.anatomy import SITES
+from fewscans.phantom.cohort import _target as target_of
 from fewscans.phantom.cohort import make_patient
+from fewscans.phantom.labs import lab_rows
 from scripts.phantom import main
 
 N_SEEDS = 50
@@ -289,6 +293,34 @@ def test_small_cohorts_hold_each_fault() -> None:
 
 def digests(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): sha256_file(p) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_laboratory_values_of_most_patients_tell_a_little() -> None:
+    y, x = [], []
+    for seed in range(8):
+        # Without images: nothing of them is in these values.
+        settings = PhantomSettings(n_patients=100, seed=seed)
+        images = [
+            SimpleNamespace(patient=f"P{i:04d}", target=target_of(settings, i)) for i in range(100)
+        ]
+        found = list(lab_rows(cast(Cohort, SimpleNamespace(settings=settings, images=images))))
+        assert 65 <= len(found) <= 95
+        targets = {image.patient: image.target for image in images}
+        y += [targets[row[0]] for row in found]
+        x += [
+            [np.log(float(row[1])), np.log(float(row[2] or 200)), row[3] == "yes"] for row in found
+        ]
+    standard = StandardScaler().fit_transform(np.array(x, dtype=float))
+    scores = LogisticRegression().fit(standard, y).decision_function(standard)
+    assert 0.66 < roc_auc_score(y, scores) < 0.76
+
+
+def test_laboratory_values_of_a_patient_do_not_depend_on_others(demo: Cohort, folder: Path) -> None:
+    there = {row["patient"]: row for row in rows(folder / "labs.csv")}
+    assert set(there) < {image.patient for image in demo.images}
+    few = make_cohort(PhantomSettings(n_patients=20))
+    for row in lab_rows(few):
+        assert tuple(there[row[0]].values()) == row
 
 
 def test_same_settings_same_bytes(tmp_path: Path) -> None:

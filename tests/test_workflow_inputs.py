@@ -114,3 +114,54 @@ def test_one_unreadable_image_is_left_out_or_stops_the_run_as_the_config_says(cl
     done = clone.run("--cores", "2", "work/tiny/labels.parquet", check=False)
     assert done.returncode != 0
     assert scans[3].name in done.stdout
+
+
+def test_a_table_of_values_belongs_to_the_encoders_that_want_it(clone):
+    labs = clone.folder / "raw/labs.csv"
+    contig = {**CONFIG["encoders"]["simclr"], "method": "contig"}
+    encoders = {**CONFIG["encoders"], "contig": contig}
+    tiny = {**CONFIG["datasets"]["tiny"], "values": {"labs": {"table": "labs.csv"}}}
+    clone.config(datasets={"tiny": tiny}, encoders=encoders)
+    keys = {name: f"work/encoders/{name}/px32/tiny/0/0" for name in encoders}
+    targets = [f"{key}/encoder.json" for key in keys.values()]
+    clone.run("--cores", "2", *targets)
+    made = [yaml.safe_load((clone.folder / target).read_text()) for target in targets]
+    assert made[1]["settings"]["tables"] == ["labs"]
+    assert clone.to_run(*targets) == {}
+    frame = pd.read_csv(labs)
+    frame["crp_mg_l"] = frame["crp_mg_l"][::-1].to_numpy()
+    frame.to_csv(labs, index=False)
+    assert clone.to_run(*targets) == {"pretrain": 1}
+    assert clone.to_run(targets[0]) == {}
+    clone.run("--cores", "2", *targets)
+    again = [yaml.safe_load((clone.folder / target).read_text()) for target in targets]
+    assert again[0]["digest"] == made[0]["digest"]
+    assert again[1]["digest"] != made[1]["digest"]
+
+
+def test_a_table_of_a_generated_cohort_and_of_its_pool(clone):
+    """Made before it is read; a pool without one has scans without values."""
+    contig = {**CONFIG["encoders"]["simclr"], "method": "contig"}
+    made = {"phantom": {"n_patients": 24, "seed": 1}, "values": {"labs": {"table": "labs.csv"}}}
+    clone.config(
+        datasets={"made": {**made, "pools": ["tiny"]}, "tiny": CONFIG["datasets"]["tiny"]},
+        encoders={"contig": contig},
+    )
+    target = "work/encoders/contig/px32/made/0/0"
+    clone.run("--cores", "2", f"{target}/encoder.json")
+    encoder = yaml.safe_load((clone.folder / target / "encoder.json").read_text())
+    assert encoder["settings"]["tables"] == ["labs"]
+    log = (clone.folder / "logs/pretrain/contig.px32.made.0.0.log").read_text()
+    assert f"of {encoder['n_scans']} scans" in log
+
+
+def test_faults_of_a_table_end_the_run_before_any_job(clone):
+    contig = {**CONFIG["encoders"]["simclr"], "method": "contig"}
+    values = {"labs": {"table": "labs.csv", "key": "pateint"}, "gone": {"table": "gone.csv"}}
+    tiny = {**CONFIG["datasets"]["tiny"], "values": values}
+    clone.config(datasets={"tiny": tiny}, encoders={"contig": contig})
+    said = clone.run("-n", check=False)
+    assert said.returncode != 0
+    assert "datasets.tiny.values.labs.key" in said.stdout
+    assert "Did you mean 'patient'?" in said.stdout
+    assert "gone.csv: no such table" in said.stdout

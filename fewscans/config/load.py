@@ -14,6 +14,7 @@ from fewscans.config.explain import explain, not_a_method
 from fewscans.config.models import AblationSettings, Config, DatasetSettings
 from fewscans.config.starts import check_starts
 from fewscans.config.tune import check_tune
+from fewscans.config.values import check_values
 from fewscans.errors import Problems, UserError, did_you_mean
 
 
@@ -154,6 +155,7 @@ def _check_references(config: Config, raw: Mapping[str, Any], problems: Problems
         _check_ablation(config, raw, name, ablation, problems)
     check_starts(config, problems)
     check_tune(config, problems)
+    check_values(config.encoders, config, problems)
     if not _keys(raw, "encoders") and raw.get("baselines") == []:
         problems.add("encoders", "neither encoders nor baselines: nothing to compare.")
 

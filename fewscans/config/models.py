@@ -12,6 +12,7 @@ from fewscans.config.augment import AugmentSettings, Modality
 from fewscans.config.base import Budget, Fraction, Name, Settings
 from fewscans.config.encoders import AnyEncoder
 from fewscans.config.tune import TuneSettings
+from fewscans.config.values import ValueTable
 from fewscans.shape import Shape
 
 
@@ -63,6 +64,8 @@ class DatasetSettings(Settings):
     """Generate the cohort of the demo; in place of `root`."""
     columns: Columns = Columns()
     """Names of columns."""
+    values: dict[Name, ValueTable] = {}
+    """Tables of laboratory, clinical or genetic values by name, for methods that contrast scans with them."""
     attributes: list[str] = []
     """Further columns that should not tell the label: they join the shortcut test."""
     classes: list[str] | None = None

@@ -80,9 +80,29 @@ def _said_once(made: dict[str, Any]) -> dict[str, Any]:
     return {**made, "$defs": {**groups, **slim}}
 
 
+def _tight(node: Any) -> Any:
+    """The same schema in fewer words: ``type: [integer, null]`` for a choice of both, no default that is null."""
+    if isinstance(node, list):
+        return [_tight(entry) for entry in node]
+    if not isinstance(node, dict):
+        return node
+    made = {k: _tight(v) for k, v in node.items() if (k, v) != ("default", None)}
+    match made.get("anyOf"):
+        # Bounds speak of numbers, texts and lists alone, so null passes them; a constant or a reference would not.
+        case [{"type": str(kind), **bounds}, {"type": "null"}] if not {"const", "enum"} & set(
+            bounds
+        ):
+            made = {
+                "type": [kind, "null"],
+                **bounds,
+                **{k: v for k, v in made.items() if k != "anyOf"},
+            }
+    return made
+
+
 def _laid_out(node: Any, width: int = 240, depth: int = 0) -> str:
     """JSON with a line for what fits in one, so that the file stays small and its differences readable."""
-    line = json.dumps(node)
+    line = json.dumps(node, separators=(",", ":"))
     if depth + len(line) <= width or not isinstance(node, (dict, list)) or not node:
         return line
     begin, end = "{}" if isinstance(node, dict) else "[]"
@@ -237,7 +257,7 @@ def render(root: Path) -> dict[Path, str]:
         )
     settings = f"{DOCS_HEAD}## In a config\n\n{config_reference()}\n{params_reference()}\n{END}\n"
     return {
-        root / "config" / "schema.json": _laid_out(schema()) + "\n",
+        root / "config" / "schema.json": _laid_out(_tight(schema())) + "\n",
         readme: f"{head}{BEGIN}\n\n{config_reference()}\n{END}{tail}",
         root / "docs" / "settings.md": settings,
     }

@@ -22,6 +22,7 @@ from fewscans.config.models import (
     SplitNames,
 )
 from fewscans.config.tune import TunedArm
+from fewscans.config.values import ValueTable
 
 
 class ConvertParams(Settings):
@@ -124,6 +125,8 @@ class PretrainParams(Settings):
     """Of the store (size, channels)."""
     dataset: str
     """Target data set."""
+    values: dict[str, dict[str, ValueTable]] = {}
+    """Tables of values by data set (itself and its pools) and name, for methods that want them."""
     fold: str
     """Fold whose test groups it may not see; "all" where transductive."""
     seed: int

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fewscans import augment
+from fewscans.known import Known
 from fewscans.methods.batch import Batch
 from fewscans.shape import Shape
 
@@ -50,6 +51,9 @@ class Method(nn.Module):
         self.policy = augment.policy(
             settings.strength, self.policy_kind, settings.modality or "any", settings.augment.given
         )
+
+    def know(self, known: Known) -> None:
+        """Called once after it is made, before it has an optimizer: for heads whose sizes follow from what is known."""
 
     def begin(self, n_scans: int, batch_size: int, n_steps: int) -> None:
         """Called once, before a saved state is loaded and before the first step: for sizes that follow from these."""

@@ -71,6 +71,17 @@ class Batch:
             return torch.full((len(self.x),), -1, device=self.x.device)
         return torch.from_numpy(self.scans.known.target[self.rows]).to(self.x.device)
 
+    @property
+    def values(self) -> list[tuple[Tensor, Tensor]]:
+        """For each table the values [B, F], and bool [B] whether a scan has any; without knowledge no table."""
+        if self.scans is None or self.rows is None:
+            return []
+        device = self.x.device
+        return [
+            (torch.from_numpy(table.x[self.rows]).to(device), torch.from_numpy(table.present[self.rows]).to(device))
+            for table in self.scans.known.values
+        ]  # fmt: skip
+
     def companions(self, kind: Companion, view: int = 0) -> Batch:
         """For each scan another one of its patient, drawn by key; a scan without others stands for itself.
 

@@ -1,4 +1,4 @@
-"""A cohort on disk: DICOM and PNG files, labels.csv, faults.csv and its settings."""
+"""A cohort on disk: DICOM and PNG files, labels.csv, labs.csv, faults.csv and its settings."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from pydicom.uid import (
 from fewscans.errors import UserError
 from fewscans.files import atomic, write_json
 from fewscans.phantom.cohort import Cohort, Image, make_cohort
+from fewscans.phantom.labs import LAB_COLUMNS, lab_rows
 from fewscans.phantom.settings import PhantomSettings
 
 # Of files that cannot say it themselves (PNG, and DICOM without rescale): HU = value + intercept.
@@ -28,7 +29,7 @@ INTERCEPT_HU = -1024
 LABEL_COLUMNS = ("path", "label", "patient", "site", "spacing_mm", "intercept_hu")
 FAULT_COLUMNS = ("path", "fault", "other", "detail")
 # All that a cohort's folder holds; a folder with anything else in it is not replaced.
-NAMES = frozenset({"images", "labels.csv", "faults.csv", "cohort.json"})
+NAMES = frozenset({"images", "labels.csv", "labs.csv", "faults.csv", "cohort.json"})
 SLICE_MM = 5.0
 
 
@@ -61,6 +62,7 @@ def write_cohort(cohort: Cohort | PhantomSettings, folder: str | Path) -> Path:
             raw = raw[: int(0.7 * len(raw))] if image.truncated else raw
             (temporary / image.path).write_bytes(raw)
         _write_csv(temporary / "labels.csv", LABEL_COLUMNS, (_row(i) for i in cohort.images))
+        _write_csv(temporary / "labs.csv", LAB_COLUMNS, lab_rows(cohort))
         faults = ((f.path, f.fault, f.other, f.detail) for f in cohort.faults)
         _write_csv(temporary / "faults.csv", FAULT_COLUMNS, faults)
         write_json(temporary / "cohort.json", cohort.settings.model_dump(mode="json"))

@@ -8,6 +8,7 @@ from typing import Any
 
 from fewscans.config import ENCODERS, Config, EncoderSettings, RecipeSettings
 from fewscans.config.encoders import PretrainSettings
+from fewscans.config.values import check_values
 from fewscans.errors import Problems
 from fewscans.plan.model import TITLES, Arm, Encoder, Plan, baseline_name, network
 
@@ -27,6 +28,9 @@ def expand(config: Config) -> Plan:
     _add_baselines(plan)
     _add_starts(plan)
     _add_arms(plan)
+    problems = Problems("config")  # those of encoders that ablations have made
+    check_values({name: e.settings for name, e in plan.encoders.items()}, config, problems)
+    problems.raise_if_any()
     return plan
 
 

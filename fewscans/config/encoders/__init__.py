@@ -17,6 +17,7 @@ from fewscans.config.encoders.contrastive import Micle, MocoV2, MocoV3, Simclr, 
 from fewscans.config.encoders.following import Byol, Dino
 from fewscans.config.encoders.joint import Barlow, Simsiam, Vicreg
 from fewscans.config.encoders.masked import Genesis, Mae, Simmim, Spark
+from fewscans.config.encoders.multimodal import Contig
 from fewscans.config.encoders.outside import FAULTY, from_outside
 from fewscans.config.encoders.pretext import Exemplar, Jigsaw, RelativeLocation, Rotation
 
@@ -27,7 +28,7 @@ __all__ = [
 # A line each; in this order tables of settings show them.
 _OURS: tuple[type[EncoderSettings], ...] = (
     Majority, Random, Scratch, ScratchLong, Imagenet,
-    Simclr, Micle, MocoV2, MocoV3, Supcon,
+    Simclr, Micle, MocoV2, MocoV3, Supcon, Contig,
     Byol, Dino,
     Simsiam, Barlow, Vicreg,
     Mae, Simmim, Spark, Genesis,

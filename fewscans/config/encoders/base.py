@@ -40,7 +40,7 @@ class EncoderSettings(Settings):
         return str(cls.model_fields["method"].default)
 
     def wants(self) -> tuple[str, ...]:
-        """What the method has to know of scans beside their pixels: of ``patient``, ``target``."""
+        """What the method has to know of scans beside their pixels: of ``patient``, ``target``, ``values``."""
         return ()
 
 
