@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
+from engine_factory import make_known
 
 from fewscans import methods, networks
 from fewscans.config.encoders import METHODS
@@ -39,12 +42,13 @@ def make(name: str, backbone: str, ndim: int, **changes) -> Method:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         method = methods.load(name)(encoder, settings, SHAPES[ndim])
+        method.know(known(8))
     method.begin(8, 8, 10)
     return method.double().train()
 
 
 def batch(ndim: int, n: int = 8, epoch: int = 0) -> Batch:
-    """Waves of different directions; two scans of each patient, two classes."""
+    """Waves of different directions."""
     axes = np.meshgrid(*[np.arange(length) / length for length in SHAPES[ndim].axes], indexing="ij")
     waves = [
         np.sin(6 * (axes[-1] * np.cos(i) + axes[-2] * np.sin(i) + axes[0] * (i % 3)))
@@ -52,12 +56,17 @@ def batch(ndim: int, n: int = 8, epoch: int = 0) -> Batch:
     ]
     noise = np.random.default_rng(0).normal(0, 0.05, (n, 1, *SHAPES[ndim].axes))
     x = torch.from_numpy((0.5 + 0.4 * np.array(waves)[:, None] + noise).clip(0, 1)).float()
+    keys = np.arange(1, n + 1, dtype=np.uint64)
+    scans = Scans(keys, lambda rows: x[torch.as_tensor(rows)], known(n))
+    return scans.batch(np.arange(n), epoch, seed_key=5)
+
+
+def known(n: int) -> Known:
+    """Two scans of each patient, two classes, two tables of values."""
     who = np.arange(n, dtype=np.int64)
-    known = Known(who // 2, who % 2, who // 2 % 2, ("a", "b"))
-    scans = Scans(
-        np.arange(1, n + 1, dtype=np.uint64), lambda rows: x[torch.as_tensor(rows)], known
+    return replace(
+        make_known(n), patient=who // 2, place=who % 2, target=who // 2 % 2, classes=("a", "b")
     )
-    return scans.batch(who, epoch, seed_key=5)
 
 
 def views_of(method: Method, made: Batch) -> tuple[torch.Tensor, ...]:

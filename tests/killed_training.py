@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from engine_factory import make_folds, make_params, make_store
+from engine_factory import make_folds, make_known, make_params, make_store
 
 from fewscans import engine, optim
 from fewscans.checkpoint import Checkpoint
@@ -41,7 +41,8 @@ def train(folder: Path, method: str, epochs: int, lines: int, turns: int) -> Non
     store = make_store(folder / "store", n=12)
     folds = make_folds(folder / "folds.parquet", store.scans)
     sources = choose_scans(read_table(folds, "folds"), params, [store])
-    job = Job(params, sources, Resident(store, sources.scans), device)
+    known = make_known(len(sources.scans))
+    job = Job(params, sources, Resident(store, sources.scans), device, known=known)
     ticks = [0]
 
     class Clock:
