@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from fewscans.config.backbones import SLICES, looks_like_vit, misfit
 from fewscans.config.encoders import ENCODERS
 from fewscans.config.explain import explain, not_a_method
 from fewscans.config.models import AblationSettings, Config, DatasetSettings
@@ -144,23 +145,20 @@ def _check_references(config: Config, raw: Mapping[str, Any], problems: Problems
                 place,
                 f"{encoder.method} needs a plain ViT; '{encoder.backbone}' is none. Take {vit}, or method: simmim.",
             )
-        elif config.ndim == 3 and not encoder.backbone.startswith("monai-"):
+        elif encoder.maps and encoder.backbone.startswith(SLICES):
             problems.add(
                 place,
-                f"'{encoder.backbone}' takes images, and the recipe has `ndim: 3`. Take monai-resnet18, monai-vit-tiny"
-                " or another of MONAI's.",
+                f"{encoder.method} fills in what was hidden of a volume, and '{encoder.backbone}' looks at slices one"
+                " by one. Take an inflated- or a monai- network, or a method of views (simclr).",
             )
+        elif (problem := misfit(encoder.backbone, config.ndim, encoder.maps)) is not None:
+            problems.add(place, problem)
     for name, ablation in config.ablations.items():
         _check_ablation(config, raw, name, ablation, problems)
     check_starts(config, problems)
     check_tune(config, problems)
     if not _keys(raw, "encoders") and raw.get("baselines") == []:
         problems.add("encoders", "neither encoders nor baselines: nothing to compare.")
-
-
-def looks_like_vit(backbone: str) -> bool:
-    """Whether a name is that of a plain vision transformer (told without importing timm)."""
-    return backbone.startswith(("vit_", "deit", "test_vit", "monai-vit", "monai-test-vit"))
 
 
 def _check_dataset(

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fewscans.config.backbones import MOST_SLICES
+from fewscans.networks.slices import SliceWise
 from fewscans.outofmemory import in_batches
 from fewscans.resident import Resident
 
@@ -19,12 +21,18 @@ def embedding_dim(model: nn.Module) -> int:
     return int(known or getattr(model, "head_hidden_size", None) or model.num_features)
 
 
+def at_once(model: nn.Module, batch: int) -> int:
+    """Scans in a forward pass where `batch` images would fit: of volumes seen slice by slice, as many fewer."""
+    return max(1, batch // MOST_SLICES) if isinstance(model, SliceWise) else batch
+
+
 def embed(
     model: nn.Module, resident: Resident, index: Any, batch: int = 256
 ) -> NDArray[np.float32]:
     """Embeddings [n, E] of the scans at `index`, unaugmented, in eval mode; the model's mode is put back."""
     index = np.asarray(index, dtype=np.int64)
     was_training = model.training
+    batch = at_once(model, batch)
     model.eval()
     with torch.inference_mode():
         made = in_batches(
@@ -49,6 +57,7 @@ def set_batchnorm_statistics(
         if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
     ]
     index = np.asarray(index, dtype=np.int64)
+    batch = at_once(model, batch)
     if not norms or not len(index):
         return
     was_training = {module: module.training for module in model.modules()}

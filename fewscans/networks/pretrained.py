@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from fewscans.config.backbones import flat_name
 from fewscans.errors import UserError
+from fewscans.networks.make import lifted
 from fewscans.networks.outline import network_kwargs, timm
 from fewscans.shape import Shape
 
@@ -44,11 +46,12 @@ def load_pretrained(
         try:
             overlay = {"state_dict": dict(state)}
             model = timm.create_model(
-                backbone, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs
+                flat_name(backbone), pretrained=True, pretrained_cfg_overlay=overlay, **kwargs
             )
         except (RuntimeError, KeyError) as error:
             raise UserError(f"{weights_path}: not weights of '{backbone}': {error}") from None
     _check_covered(model, state, backbone, weights_path)
+    model = lifted(backbone, model)
     model.fewscans_network = {"backbone": backbone, "kwargs": kwargs}
     standardise_input(model, *_trained_with(model, shape.channels))
     return model
@@ -99,17 +102,18 @@ def _check_covered(
 
 
 def standardise_input(model: nn.Module, mean: Sequence[float], sd: Sequence[float]) -> None:
-    """Let the first layer of a timm model standardise [0, 1] images [B, C, H, W] by the channels' `mean` and `sd`.
+    """Let the first layer of a timm model standardise scans [B, C, *S] in [0, 1] by the channels' `mean` and `sd`.
 
     On the layer and not on the model, so that every way into it does: features, patches, crops of other sides.
     """
     config: Any = model.pretrained_cfg
-    shift = torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)
-    factor = 1 / torch.tensor(sd, dtype=torch.float32).view(1, -1, 1, 1)
+    shift = torch.tensor(mean, dtype=torch.float32)
+    factor = 1 / torch.tensor(sd, dtype=torch.float32)
 
     def standardise(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         x, *rest = inputs
-        return ((x - shift.to(x.device)) * factor.to(x.device), *rest)
+        column = (1, -1, *[1] * (x.ndim - 2))
+        return ((x - shift.to(x.device).view(column)) * factor.to(x.device).view(column), *rest)
 
     first = config["first_conv"]
     for name in [first] if isinstance(first, str) else first:

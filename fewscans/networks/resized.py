@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewscans.networks import tokens
+from fewscans.networks.slices import SliceWise, over_slices
 from fewscans.networks.tokens import MonaiTokens, TimmTokens, Tokens
 
 # Below, the coarsest map of MONAI's UNet has one place, which its norm refuses.
@@ -16,9 +17,11 @@ UNET_SIDE = 32
 
 def forward_at(model: nn.Module, x: Tensor) -> Tensor:
     """[B, E] of `x` [B, C, *S] of any side `fitting_side` allows; a ViT's positions are interpolated."""
-    plain = tokens.of(model)
+    plain = tokens.of_flat(model)
     if plain is None:
         return model(x)  # type: ignore[no-any-return]
+    if isinstance(model, SliceWise):
+        return over_slices(lambda flat: _timm(plain, flat), x)
     if isinstance(plain, TimmTokens):
         return _timm(plain, x)
     assert isinstance(plain, MonaiTokens)
@@ -27,7 +30,7 @@ def forward_at(model: nn.Module, x: Tensor) -> Tensor:
 
 def fitting_side(model: nn.Module, side: int) -> int:
     """The side nearest to `side` that the network takes: whole patches of a ViT, two at least."""
-    plain = tokens.of(model)
+    plain = tokens.of_flat(model)
     if plain is None:
         return max(side, UNET_SIDE) if hasattr(model, "pyramid") else side
     return plain.side * max(2, round(side / plain.side))
