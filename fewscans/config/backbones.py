@@ -1,4 +1,4 @@
-"""What a backbone's name tells without timm or MONAI: which library's, and how an image network is lifted to volumes."""
+"""What a backbone's name tells without timm or MONAI: whose it is, and how one of images is lifted to volumes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MOST_SLICES = 32
 
 
 def flat_name(backbone: str) -> str:
-    """timm's name of the image network that `backbone` lifts to volumes; other names as they are."""
+    """Timm's name of the image network that `backbone` lifts to volumes; other names as they are."""
     return backbone.removeprefix(SLICES).removeprefix(INFLATED)
 
 
@@ -22,8 +22,19 @@ def looks_like_vit(backbone: str) -> bool:
     return backbone.startswith(("vit_", "deit", "test_vit", "monai-vit", "monai-test-vit"))
 
 
+def slices_of(depth: int) -> int:
+    """Slices of a volume of `depth` that a `slices-` network looks at."""
+    return min(depth, MOST_SLICES)
+
+
+def seen_pixels(backbone: str, size: int, ndim: int) -> int:
+    """Pixels of a scan, of one channel, that the network looks at."""
+    depth = slices_of(size) if backbone.startswith(SLICES) else size
+    return depth * size ** (ndim - 1)
+
+
 def misfit(backbone: str, ndim: int, maps: bool = False) -> str | None:
-    """Why a network does not take scans of `ndim` axes, and what to take instead (one with `maps`); None where it may."""
+    """Why a network does not take scans of `ndim` axes, and what to take (one with `maps`); None where it does."""
     if ndim == 2:
         if not is_lifted(backbone):
             return None
@@ -40,7 +51,9 @@ def misfit(backbone: str, ndim: int, maps: bool = False) -> str | None:
         return None
     ways = [] if maps else [f"{SLICES}{backbone}"]
     ways += [] if looks_like_vit(backbone) else [f"{INFLATED}{backbone}"]
-    others = "monai-vit-tiny or another of MONAI's" if looks_like_vit(backbone) else "one of MONAI's (monai-resnet18)"
-    return (
-        f"'{backbone}' takes images, and the recipe makes volumes (`ndim: 3`). Take {', '.join([*ways, others])}."
+    others = (
+        "monai-vit-tiny or another of MONAI's"
+        if looks_like_vit(backbone)
+        else "one of MONAI's (monai-resnet18)"
     )
+    return f"'{backbone}' takes images, and the recipe makes volumes (`ndim: 3`). Take {', '.join([*ways, others])}."

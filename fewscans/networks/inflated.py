@@ -22,14 +22,14 @@ PLAIN = (nn.ReLU, nn.Identity, nn.Flatten, nn.Dropout)
 class DepthConv3d(nn.Conv3d):
     """A convolution that repeats the first and the last slice where others pad depth with zeros."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's name)
+    def forward(self, input: Tensor) -> Tensor:
         """[B, C_out, *s] of [B, C_in, *S]."""
         pad, *plane = self.padding
         if pad:
             # Not `replication_pad3d`, whose gradient on CUDA differs from run to run.
             ends = (input[:, :, i].unsqueeze(2).expand(-1, -1, int(pad), -1, -1) for i in (0, -1))
             first, last = ends
-            input = torch.cat([first, input, last], dim=2)  # noqa: A001
+            input = torch.cat([first, input, last], dim=2)
         padding: Any = (0, *plane)
         return nn.functional.conv3d(
             input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups
@@ -39,7 +39,7 @@ class DepthConv3d(nn.Conv3d):
 class CutAvgPool3d(nn.AvgPool3d):
     """An average over no more than there is, as `AvgPool2d` has it; torch refuses windows longer than the volume."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """[B, C, *s] of [B, C, *S]."""
         kernel = [min(k, s) for k, s in zip(self.kernel_size, input.shape[2:], strict=True)]
         return nn.functional.avg_pool3d(

@@ -58,7 +58,7 @@ def _create(backbone: str, kwargs: dict[str, Any]) -> nn.Module:
 
 
 def lifted(backbone: str, flat: nn.Module) -> nn.Module:
-    """timm's image network `flat`, made one of volumes where the name says so; its weights stay, or are inflated."""
+    """Timm's image network `flat`, made one of volumes where the name says so; its weights stay, or are inflated."""
     if backbone.startswith(SLICES):
         return slice_wise(flat)
     return inflate(flat, backbone) if backbone.startswith(INFLATED) else flat

@@ -39,7 +39,7 @@ def is_monai(backbone: str) -> bool:
 
 @lru_cache(maxsize=64)
 def outline(backbone: str) -> nn.Module:
-    """timm's model without weights (the image network of a lifted one), to ask its class and patch size."""
+    """Of timm, without weights (the image network of a lifted one), to ask its class and patch size."""
     backbone = flat_name(backbone)
     if not timm.is_model(backbone):
         near = difflib.get_close_matches(backbone, timm.list_models(), n=5, cutoff=0.5)

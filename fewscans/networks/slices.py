@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewscans.config.backbones import MOST_SLICES
+from fewscans.config.backbones import slices_of
 
 
 class SliceWise:
     """What is put before a class of timm: its `forward` then takes volumes."""
+
+    fewscans_network: dict[str, Any]
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, E] of `x` [B, C, D, H, W]."""
@@ -26,7 +28,8 @@ class SliceWise:
 
 def slice_wise(model: nn.Module) -> nn.Module:
     """The same object, which from now on takes volumes."""
-    model.__class__ = _class(type(model))
+    flat: Any = type(model)
+    model.__class__ = _class(flat)
     return model
 
 
@@ -44,6 +47,6 @@ def over_slices(call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def places(depth: int) -> list[int]:
-    """Which of `depth` slices are looked at: all, or `MOST_SLICES` of them at even distances, as far from both ends."""
-    n = min(depth, MOST_SLICES)
+    """Which of `depth` slices are looked at: all, or some at even distances, as far from both ends."""
+    n = slices_of(depth)
     return [(2 * i + 1) * depth // (2 * n) for i in range(n)]

@@ -17,8 +17,8 @@ class EncoderSettings(Settings):
         method: str  # each class has its own, as a Literal
 
     backbone: str = "resnet18"
-    """timm model name (ResNet, VGG, ViT and others), or one of MONAI's (`monai-resnet18` and others, also for volumes). For
-    volumes also `slices-NAME`, a timm network on at most 32 slices along the first axis, at even distances, whose
+    """timm model name (ResNet, VGG, ViT and others), or one of MONAI's (`monai-resnet18` and others, also for volumes).
+    For volumes also `slices-NAME`, a timm network on at most 32 slices along the first axis, at even distances, whose
     features are averaged; and `inflated-NAME`, a ResNet of timm with kernels repeated along depth."""
     patch_size: int | None = Field(default=None, ge=2, le=64)
     """Side of a ViT's patch in pixels; without it about size / 8, at least 4 and at most the model's own, so that
