@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fewscans import networks
+from fewscans import engine, groups, methods, networks, optim
+from fewscans.config.encoders import ENCODERS
 from fewscans.errors import UserError
 from fewscans.files import write_json
+from fewscans.methods.base import Batch
 from fewscans.networks.inflated import DepthConv3d
 from fewscans.networks.resized import fitting_side, forward_at
 from fewscans.networks.slices import places
@@ -188,3 +191,51 @@ def test_what_cannot_be_lifted_is_told(backbone, said):
 def test_a_lifted_network_takes_no_images():
     with pytest.raises(UserError, match=r"takes volumes.*Take test_resnet, or write `ndim: 3`"):
         networks.make_encoder(LIFTED[0], Shape(16), patch_size=None, init_key=0)
+
+
+def batch():
+    rng = np.random.default_rng(0)
+    z, y, x = np.mgrid[:16, :16, :16] / 16
+    waves = [np.sin(6 * (x * np.cos(i) + y * np.sin(i) + z * (i % 3))) for i in range(8)]
+    values = 0.5 + 0.4 * np.array(waves)[:, None] + rng.normal(0, 0.02, (8, 1, 16, 16, 16))
+    scans = torch.from_numpy(values.clip(0, 1).astype(np.float32))
+    return Batch(scans, np.arange(1, 9, dtype=np.uint64), 0, seed_key=5)
+
+
+def method_of(name, backbone):
+    settings = ENCODERS[name].model_validate({"backbone": backbone, "strength": 0.2})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return methods.load(name)(make(backbone), settings, Shape(16, 1, 3)).train()
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone"),
+    [("simclr", "slices-test_resnet"), ("dino", "slices-test_vit"), ("simclr", "inflated-test_resnet"),
+     ("simmim", "inflated-test_resnet")],
+)  # fmt: skip
+def test_methods_learn_with_them(name, backbone):
+    method = optim.place(method_of(name, backbone), torch.device("cpu"))
+    views = method.views(batch())
+    optimizer = optim.make_optimizer(method, 2e-3, 0.01)
+    losses = [float(engine.train_step(method, optimizer, views)[0]) for _ in range(12)]
+    assert np.mean(losses[-3:]) < 0.95 * losses[0]
+    trained = {n: p for n, p in method.named_parameters() if p.requires_grad}
+    assert [n for n, p in trained.items() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone", "said"),
+    [("simmim", "slices-test_resnet", "looks at slices one by one"),
+     ("simmim", "slices-test_vit", "looks at slices one by one"),
+     ("mae", "slices-test_vit", "mae needs a plain ViT, and 'slices-test_vit' is none")],
+)  # fmt: skip
+def test_what_is_hidden_of_a_volume_is_not_seen_in_slices(name, backbone, said):
+    with pytest.raises(UserError, match=said):
+        method_of(name, backbone)
+
+
+@pytest.mark.parametrize("backbone", LIFTED)
+def test_layers_are_those_of_the_image_network(backbone):
+    flat = timm.create_model(backbone.split("-", 1)[1], num_classes=0)
+    assert groups.layers(make(backbone)) == groups.layers(flat)
