@@ -50,7 +50,14 @@ def _timm(plain: Tokens, x: Tensor) -> Tensor:
 def _monai(plain: Tokens, x: Tensor) -> Tensor:
     own = plain.model.patch_embedding.position_embeddings  # [1, N, E]
     grid = tuple(length // plain.side for length in x.shape[2:])
+    return plain.encoded(plain.patches(x) + resampled(own, plain.grid, grid)).mean(dim=1)
+
+
+def resampled(places: Tensor, grid: tuple[int, ...], wanted: tuple[int, ...]) -> Tensor:
+    """Position embeddings [1, N, E] of the patches of `grid`, interpolated for those of the grid `wanted`."""
+    if grid == wanted:
+        return places
     mode = {2: "bicubic", 3: "trilinear"}[len(grid)]
-    places = own.transpose(1, 2).unflatten(2, plain.grid)
-    places = F.interpolate(places, size=grid, mode=mode, align_corners=False).flatten(2)
-    return plain.encoded(plain.patches(x) + places.transpose(1, 2)).mean(dim=1)
+    laid_out = places.transpose(1, 2).unflatten(2, grid)
+    made = F.interpolate(laid_out, size=wanted, mode=mode, align_corners=False)
+    return made.flatten(2).transpose(1, 2)
