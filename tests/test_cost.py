@@ -326,6 +326,20 @@ def test_a_plan_of_lifted_networks_is_sized():
     assert made[0].mem_mb < made[1].mem_mb
 
 
+def test_parts_cost_what_is_seen_of_scans():
+    def pretrain_and_finetune(**more):
+        model = model_of(recipes={"px48": {"size": 96, **more}}, encoders=simclr())
+        return model.of(*PRETRAIN), model.of(*FINETUNE)
+
+    whole, parts = pretrain_and_finetune(), pretrain_and_finetune(crop=48)
+    assert parts[0].seconds < whole[0].seconds
+    assert parts[0].mem_mb < whole[0].mem_mb
+    # Four overlapping quarters and more of each scan, in place of its whole.
+    model = model_of(recipes={"px48": {"size": 96, "crop": 48}}, encoders=simclr())
+    assert model.plan.recipes["px48"].parts == 9
+    assert step_of(model, "embed").size == 48
+
+
 def test_the_gpu_model_asked_for_is_the_one_that_counts():
     machines = {
         name: Machine(name, "cuda", measured=when)

@@ -32,9 +32,9 @@ def weights(tmp_path):
     return tmp_path / "w.safetensors"
 
 
-def pretrain(script, tiny, out, settings, *more):
+def pretrain(script, tiny, out, settings, *more, recipe=RECIPE):
     params = {
-        "encoder": "mine", "settings": {"epochs": 1, "batch_size": 8, **settings}, "recipe": RECIPE,
+        "encoder": "mine", "settings": {"epochs": 1, "batch_size": 8, **settings}, "recipe": recipe,
         "dataset": "tiny", "fold": "0", "seed": 0,
     }  # fmt: skip
     arguments = ["--store", tiny["store"], "--folds", tiny["folds"], "--out", out, *more]

@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from fewscans.config.base import Budget, Fraction, Name, Settings
 from fewscans.config.encoders import AnyEncoder
 from fewscans.config.tune import TuneSettings
-from fewscans.shape import Shape
+from fewscans.shape import Shape, starts
 
 
 class PhantomCohort(Settings):
@@ -91,6 +92,10 @@ class RecipeSettings(Settings):
 
     size: int = Field(default=64, ge=16, le=2048)
     """Side of the square image in pixels, or of the cube in voxels."""
+    crop: int | None = Field(default=None, ge=8, le=1024)
+    """Side of the part (square or cube) that networks are given at once, at the resolution of `size`, where scans are
+    too large for them: of each scan another part in each epoch of a training; embeddings and predictions are means over
+    parts that overlap by about a quarter or more. Without it, whole scans."""
     ndim: Literal[2, 3] = 2
     """Axes of space: 2 for images, 3 for volumes."""
     channels: Literal[1, 3] = 1
@@ -110,6 +115,28 @@ class RecipeSettings(Settings):
     def shape(self) -> Shape:
         """Of a scan in the store."""
         return Shape(self.size, self.channels, self.ndim)
+
+    @property
+    def seen(self) -> Shape:
+        """Of what a network is given at once: a scan, or a part of one."""
+        return Shape(self.crop or self.size, self.channels, self.ndim)
+
+    @property
+    def parts(self) -> int:
+        """Parts that a scan is looked at in."""
+        return len(starts(self.size, self.seen.size)) ** self.ndim
+
+    @field_validator("crop")
+    @classmethod
+    def _within(cls, crop: int | None, info: ValidationInfo) -> int | None:
+        size = info.data.get("size")  # not there where it is wrong itself
+        if crop is not None and size is not None and crop >= size:
+            raise PydanticCustomError(
+                "crop",
+                "must be less than `size` ({size}); leave it out for whole scans",
+                {"size": size},
+            )
+        return crop
 
 
 class KnnSettings(Settings):

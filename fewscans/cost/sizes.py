@@ -65,7 +65,7 @@ def training_mb(
     none of the host's business.
     """
     kept = KEPT_IMAGES.get(flat_name(backbone), MOST_KEPT_IMAGES)
-    pixels = recipe.channels * seen_pixels(backbone, recipe.size, recipe.ndim)
+    pixels = recipe.channels * seen_pixels(backbone, recipe.seen.size, recipe.ndim)
     step = 0.0 if device == "cuda" else images * pixels * 4 * kept / MB
     base = CUDA_MB if device == "cuda" else TORCH_MB
     return base + step + 20 * weights(backbone)[0] + 2.5 * store_mb(scans, recipe)

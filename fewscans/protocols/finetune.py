@@ -228,6 +228,9 @@ def train(
         pieces = [np.array_split(drawn, parts) for drawn in (order[step], turns[step])]
         for picked, turn in zip(*pieces, strict=True):
             x = source.resident.batch(positions[picked])
+            x = augment.part(
+                x, keys[picked], seed_key=augment_key, epoch=turn, side=networks.part_side(net.encoder)
+            )  # fmt: skip
             x = augment.apply(
                 x, keys[picked], seed_key=augment_key, epoch=turn, view=0, policy=policy
             )
