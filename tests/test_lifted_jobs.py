@@ -102,3 +102,26 @@ def test_baselines(script, tiny, tmp_path, method, protocol, backbone):
     params = make_params(method, [protocol], tune, **settings_of(method, backbone))
     found, _ = finetune(script, tiny, tmp_path, params)
     assert np.isfinite(np.stack(found["prob"])).all()
+
+
+def test_medicalnets_weights_start_a_training_and_are_a_baseline(script, tiny, tmp_path):
+    shape = Shape(16, 1, 3)
+    source = networks.make_encoder("monai-test-resnet", shape, patch_size=None, init_key=9)
+    state = {f"module.{name}": value for name, value in source.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "net.pth")
+    settings = {
+        "method": "simclr",
+        "backbone": "monai-test-resnet",
+        "start": "./net.pth",
+        "lr": 1e-12,
+    }
+    facts = pretrain(script, tiny, tmp_path / "e", settings, "--start", tmp_path / "net.pth")
+    assert facts["parents"][0]["method"] == "weights"
+    made = load_file(tmp_path / "e/encoder.safetensors")
+    torch.testing.assert_close(made["layer4.0.conv1.weight"], state["module.layer4.0.conv1.weight"])
+    folder = tmp_path / "weights"
+    arguments = ["--backbone", "monai-test-resnet", "--weights", str(tmp_path / "net.pth")]
+    assert script("weights").main([*arguments, "--out", str(folder)]) == 0
+    params = make_params("imagenet", ["linear"], **settings_of("imagenet", "monai-test-resnet"))
+    _, made = finetune(script, tiny, tmp_path, params, "--encoder", folder)
+    assert made.shape == (20, 64)
