@@ -162,6 +162,9 @@ def test_networks_for_images_are_refused_for_volumes():
     assert "encoders.b.backbone: 'vit_tiny_patch16_224' takes images" in said
     assert "Take slices-resnet18, inflated-resnet18, one of MONAI's" in said
     assert "Take monai-vit-tiny" in said
+    of = {"a": {"method": "simclr", "backbone": "monai-resnet18"}}
+    axis = {"n": {"of": "a", "backbone": ["slices-resnet18", "resnet18"]}}
+    assert "ablations.n.backbone: 'resnet18' takes images" in problems(encoders=of, ablations=axis)
     hidden = {"a": {"method": "simmim", "backbone": "slices-resnet18"}}
     assert "looks at slices one by one. Take an inflated- or a monai-" in problems(encoders=hidden)
     vit = {"a": {"method": "simclr", "backbone": "inflated-vit_tiny_patch16_224"}}

@@ -136,6 +136,7 @@ class Classifier(nn.Module):
         """[m, K] probabilities in evaluation mode, with `shift` [K] added to the logits."""
         was = self.training
         self.eval()
+        batch = networks.at_once(self.encoder, source.resident, batch)
         with torch.inference_mode(), source.autocast():
             parts = outofmemory.in_batches(
                 lambda some: self(source.resident.batch(some)).float(), positions, batch
