@@ -17,6 +17,7 @@ from fewscans.convert import Unreadable, read
 from fewscans.convert.chunks import read_converted, write_chunk
 from fewscans.errors import UserError
 from fewscans.normalise import make_store
+from fewscans.plan import expand
 from fewscans.pretrain import pretrain
 from fewscans.store import Store
 
@@ -177,6 +178,17 @@ def test_networks_for_images_are_refused_for_volumes():
     with pytest.raises(UserError) as refused:
         load({**raw, "recipes": {"r": {"ndim": 2}}, "encoders": lifted})
     assert "takes volumes, and the recipe makes images" in str(refused.value.problems)
+
+
+def test_lifted_networks_take_the_file_of_their_image_network():
+    names = ("slices-resnet18", "inflated-resnet18")
+    made = expand(load({
+        "datasets": {"d": {"root": "x", "table": "l.csv"}}, "recipes": {"r": {"ndim": 3}}, "baselines": ["imagenet"],
+        "encoders": {name[:6]: {"method": "simclr", "backbone": name} for name in names},
+        "imagenet_weights": {"resnet18": "/w.pth", "inflated-resnet18": "/other.pth"},
+    }))  # fmt: skip
+    found = [made.encoders[f"imagenet-{name}"].settings.weights for name in names]
+    assert found == ["/w.pth", "/other.pth"]
 
 
 def test_images_and_volumes_are_not_mixed():

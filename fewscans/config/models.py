@@ -353,7 +353,8 @@ class Config(Settings):
     ]
     """Made once for each backbone and recipe in use."""
     imagenet_weights: dict[str, str] = {}
-    """Backbone -> local file of ImageNet weights; others are asked of the hub."""
+    """Backbone -> local file of weights, as of ImageNet (that of `resnet18` serves `slices-resnet18` and
+    `inflated-resnet18` too); others are asked of the hub."""
     budgets: list[WrittenBudget] = Field(default=["10", "50%", "all"], min_length=1)
     """Labelled patients: a number, a share of the training fold, or all."""
     validation: ValidationSettings = ValidationSettings()
