@@ -135,7 +135,8 @@ class Training:
             make_global(method)
             method.gather = ranks.gather
         self.method, self.resident, self.schedule = method, resident, schedule
-        self.scans = Scans(resident.keys, resident.batch, known or Known.nothing(len(resident)))
+        known = known or Known.nothing(len(resident))
+        self.scans = Scans(resident.keys, resident.batch, known, method.shape.size)
         self.save, self.checkpoint_s, self.should_stop, self.label = (
             save,
             checkpoint_s,

@@ -96,10 +96,9 @@ class Looks:
 
     def _views(self, method: Method, view: int) -> Tensor:
         def some(rows: NDArray[np.int64]) -> Tensor:
-            x = augment.apply(
-                self.resident.batch(rows), self.resident.keys[rows],
-                seed_key=self.key, epoch=0, view=view, policy=method.policy,
-            )  # fmt: skip
+            x, keys = self.resident.batch(rows), self.resident.keys[rows]
+            x = augment.part(x, keys, seed_key=self.key, epoch=0, side=method.shape.size)
+            x = augment.apply(x, keys, seed_key=self.key, epoch=0, view=view, policy=method.policy)
             return method.encoder(x).float()  # type: ignore[no-any-return]
 
         return F.normalize(torch.cat(in_batches(some, self.rows, N_SEEN)), dim=1)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fewscans import keyed
+from fewscans import augment, keyed
 from fewscans.methods.base import Batch, Method
 from fewscans.resident import Resident
 
@@ -22,6 +22,7 @@ def write_pictures(folder: Path, method: Method, resident: Resident, seed_key: i
     index = keyed.permutation(seed_key, 0, resident.keys)[:N_SHOWN]
     scans = np.array([resident.scans[i] for i in index])
     x, keys = resident.batch(index), resident.keys[index]
+    x = augment.part(x, keys, seed_key=seed_key, epoch=0, side=method.shape.size)
     views = method.shown(Batch(x, keys, 0, seed_key))
     if views is None:
         n_views = method.settings.views

@@ -49,3 +49,12 @@ class Shape:
     def axis_names(self) -> str:
         """What the numbers of its text are."""
         return _AXES[self.ndim]
+
+
+def starts(size: int, side: int) -> list[int]:
+    """Where parts of `side` begin along an axis of `size`: from end to end, a quarter overlapping at least.
+
+    A quarter is what MONAI's sliding windows overlap where nothing is said.
+    """
+    n = 1 if side >= size else 1 + -(-4 * (size - side) // (3 * side))
+    return [round(i * (size - side) / max(1, n - 1)) for i in range(n)]

@@ -85,7 +85,7 @@ class Job:
             )
         self.schedule = self._schedule()
         self.patch_size = networks.patch_size(
-            self.settings.backbone, params.recipe.shape, self.settings.patch_size
+            self.settings.backbone, params.recipe.seen, self.settings.patch_size
         )
         self.resolved = self._resolve()
         self.digest = digest(self._identity())
@@ -156,7 +156,7 @@ class Job:
         settings = {k: v for k, v in self.resolved.items() if k not in ("start", "scans", "stage")}
         return {
             "scans": sorted(self.resident.identity()), "settings": settings, "seed_key": self.seed_key,
-            **p.recipe.shape.facts(), "threads": p.compute.threads,
+            **p.recipe.shape.facts(), "crop": p.recipe.crop, "threads": p.compute.threads,
             "device": self.device.type, "precision": self.schedule.precision, "versions": versions(),
             "code": code_digest("fewscans.pretrain", methods=[self.settings.module]),
             "start": self.start.digest if self.start is not None else None,
@@ -195,7 +195,7 @@ class Job:
     def make_method(self) -> Method:
         """Encoder and heads with their first weights, on the device."""
         p = self.params
-        network = (self.settings.backbone, p.recipe.shape)
+        network = (self.settings.backbone, p.recipe.seen)
         if self.start is not None:
             encoder = self.start.make(*network, self.settings.patch_size)
         else:
@@ -206,7 +206,9 @@ class Job:
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(keyed.key_of("heads", self.seed_key) % 2**63)
-            method = self.kind(encoder, self.settings, p.recipe.shape)
+            method = self.kind(
+                networks.in_parts(encoder, p.recipe.crop), self.settings, p.recipe.seen
+            )
             if self.known is not None:
                 method.know(self.known)
         if self.start is not None:
@@ -296,7 +298,8 @@ class Job:
             | facts["resolved"]
             | {"lr": facts["lr"], "accumulate": facts["accumulate"]},
             "network": facts["network"],
-            "input": {**p.recipe.shape.facts(), "range": [0.0, 1.0]},
+            "input": {**p.recipe.seen.facts(), "range": [0.0, 1.0]},
+            **({"part_of": p.recipe.shape.facts()} if p.recipe.crop else {}),
             "transductive": self.settings.transductive, "flags": facts["flags"],
             "source_scans": self.sources.scans, "n_scans": len(self.sources.scans),
             "scans_digest": digest(self.sources.scans), "excluded_groups": sorted(hashed),

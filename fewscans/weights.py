@@ -11,8 +11,10 @@ from torch import Tensor
 
 from fewscans import networks
 from fewscans.compat import ensure_torchvision
+from fewscans.config.backbones import flat_name
 from fewscans.errors import UserError
 from fewscans.files import atomic, sha256_file, write_json
+from fewscans.networks.foreign import monai_shape
 from fewscans.shape import Shape
 
 ensure_torchvision()
@@ -31,7 +33,7 @@ def fetch(backbone: str, weights: str, out: Path | None) -> dict[str, Any]:
     Parameters
     ----------
     backbone
-        timm name. Weights are kept as they were trained, on three channels;
+        Name of the network. Weights are kept as they were trained, on three channels;
         `networks.load_pretrained` adapts channels and size to a recipe.
     weights
         A local .safetensors or .pth file, or ``hub``.
@@ -68,9 +70,14 @@ def fetch(backbone: str, weights: str, out: Path | None) -> dict[str, Any]:
 
 def _from_file(backbone: str, path: Path) -> tuple[dict[str, Tensor], str]:
     """(state dict, name of the file), once it is known to fit."""
-    _, size, _ = _own_config(backbone).get("input_size") or (3, 224, 224)
-    networks.load_pretrained(backbone, path, Shape(size, 3))
-    return networks.read_weights(path), path.name
+    state = networks.read_weights(path)
+    if networks.is_monai(backbone):
+        shape, patch = monai_shape(backbone, state)
+    else:
+        _, size, _ = _own_config(backbone).get("input_size") or (3, 224, 224)
+        shape, patch = Shape(size, 3), None
+    networks.load_pretrained(flat_name(backbone), path, shape, patch_size=patch)
+    return state, path.name
 
 
 def _from_hub(backbone: str) -> tuple[dict[str, Tensor], str]:
@@ -88,7 +95,7 @@ def _from_hub(backbone: str) -> tuple[dict[str, Tensor], str]:
         )
     log.info("asking the hub for %s", known)
     try:
-        model = timm.create_model(backbone, pretrained=True)
+        model = timm.create_model(flat_name(backbone), pretrained=True)
     # The hub's client has dozens of errors: no route, no name, a proxy, a full disk.
     except Exception as error:
         raise UserError(
@@ -101,5 +108,7 @@ def _from_hub(backbone: str) -> tuple[dict[str, Tensor], str]:
 def _own_config(backbone: str) -> dict[str, Any]:
     """What timm knows of the default weights, or nothing; a UserError for an unknown name."""
     networks.is_vit(backbone)
-    config = timm.get_pretrained_cfg(backbone)
+    if networks.is_monai(backbone):
+        return {}
+    config = timm.get_pretrained_cfg(flat_name(backbone))
     return {} if config is None else config.to_dict()

@@ -34,19 +34,21 @@ def draw_images(targets: np.ndarray, seed: int) -> np.ndarray:
 
 
 def make_tiny(
-    root: Path, n_patients: int = 20, n_test: int = 8, unlabelled: int = 2
+    root: Path, n_patients: int = 20, n_test: int = 8, unlabelled: int = 2, ndim: int = 2
 ) -> dict[str, Path]:
     """Files of `n_patients` patients with two scans each, the last `unlabelled` without label.
 
     Fold ``0`` tests the first `n_test` patients. Budgets: ``4`` (draws 0 and 1, no inner folds),
-    ``all`` (three inner folds).
+    ``all`` (three inner folds). With `ndim` 3 each image is repeated along depth.
     """
     patient = np.repeat(np.arange(n_patients), 2)
     target = patient % 2
     labelled = patient < n_patients - unlabelled
     scans = [scan_key(i + 1) for i in range(len(patient))]
     paths = {"root": root, "store": root / "store"}
-    _write_store(paths["store"], scans, draw_images(target, seed=0))
+    images = draw_images(target, seed=0)
+    cubes = np.repeat(images[:, :, None], SIZE, axis=2)
+    _write_store(paths["store"], scans, cubes if ndim == 3 else images)
     names = np.where(labelled, np.array(["lying", "upright"])[target], "")
     labels = pd.DataFrame(
         {
@@ -90,6 +92,7 @@ def make_tiny(
 
 def _write_store(folder: Path, scans: list[str], images: np.ndarray) -> None:
     folder.mkdir(parents=True)
+    ndim = images.ndim - 2
     np.save(folder / "voxels.npy", images)
     write_table(
         folder / "rows.parquet",
@@ -98,8 +101,8 @@ def _write_store(folder: Path, scans: list[str], images: np.ndarray) -> None:
             {
                 "row": range(len(scans)),
                 "scan": scans,
-                "shape": [[SIZE, SIZE]] * len(scans),
-                "spacing_mm": [[1.0, 1.0]] * len(scans),
+                "shape": [[SIZE] * ndim] * len(scans),
+                "spacing_mm": [[1.0] * ndim] * len(scans),
                 "pixel_sha256": [voxel_digest(image) for image in images],
                 "scale": 1.0,
                 "intercept": 0.0,
@@ -115,6 +118,6 @@ def _write_store(folder: Path, scans: list[str], images: np.ndarray) -> None:
         "scale": 1 / 255,
         "intercept": 0.0,
         "digest": "tiny",
-        "ndim": 2,
+        "ndim": ndim,
     }
     (folder / "store.json").write_text(json.dumps(facts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +289,55 @@ def test_rates_scale_with_pixels_and_threads():
     threads = machine.step(Step(**{**vars(step), "threads": 4}))
     assert 0.0005 < threads.image < 0.002
     assert machine.step(Step(**{**vars(step), "backbone": "resnet18"})) is None
+
+
+def test_slices_that_nobody_measured_take_as_many_images():
+    step = step_of(model_of())
+    machine = Machine("m", "cpu", steps={step: Rate(0.01, 0.002)})
+    volumes = Step(**{**vars(step), "backbone": "slices-test_resnet", "ndim": 3, "size": 24})
+    found = machine.step(volumes)
+    assert found.base == 0.01
+    assert found.image == pytest.approx(0.002 / 4 * 24)
+    # Beyond 32 slices they grow in two directions only.
+    assert machine.step(replace(volumes, size=96)).image == pytest.approx(0.002 * 4 * 32)
+    measured = Machine("m", "cpu", steps={replace(volumes, size=32): Rate(0.0, 0.1)})
+    assert measured.step(replace(volumes, size=64)).image == pytest.approx(0.4)
+    assert machine.step(replace(volumes, backbone="inflated-test_resnet")) is None
+
+
+def test_lifted_networks_have_the_weights_they_have():
+    from fewscans import networks
+
+    for backbone in ("slices-resnet18", "inflated-resnet18", "inflated-resnet50"):
+        made = networks.make_encoder(backbone, Shape(32, 1, 3), patch_size=None, init_key=0)
+        millions = sum(p.numel() for p in made.parameters()) / 1e6
+        said, length = sizes.weights(backbone)
+        assert millions <= 1.02 * said <= 2 * millions
+        assert length == networks.embedding_dim(made)
+
+
+def test_a_plan_of_lifted_networks_is_sized():
+    recipe = {"px48": {"ndim": 3, "size": 48}}
+    made = [
+        model_of(recipes=recipe, encoders=simclr(backbone=backbone)).of(*PRETRAIN)
+        for backbone in ("slices-test_resnet", "inflated-test_resnet", "monai-test-resnet")
+    ]
+    assert all(500 <= of.mem_mb < 100_000 for of in made)
+    assert made[0].mem_mb < made[1].mem_mb
+
+
+def test_parts_cost_what_is_seen_of_scans():
+    def pretrain_and_finetune(**more):
+        model = model_of(recipes={"px48": {"size": 96, **more}}, encoders=simclr())
+        return model.of(*PRETRAIN), model.of(*FINETUNE)
+
+    whole, parts = pretrain_and_finetune(), pretrain_and_finetune(crop=48)
+    assert parts[0].seconds < whole[0].seconds
+    assert parts[0].mem_mb < whole[0].mem_mb
+    # Four overlapping quarters and more of each scan, in place of its whole.
+    model = model_of(recipes={"px48": {"size": 96, "crop": 48}}, encoders=simclr())
+    assert model.plan.recipes["px48"].parts == 9
+    assert step_of(model, "embed").size == 48
 
 
 def test_the_gpu_model_asked_for_is_the_one_that_counts():

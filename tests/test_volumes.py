@@ -17,6 +17,7 @@ from fewscans.convert import Unreadable, read
 from fewscans.convert.chunks import read_converted, write_chunk
 from fewscans.errors import UserError
 from fewscans.normalise import make_store
+from fewscans.plan import expand
 from fewscans.pretrain import pretrain
 from fewscans.store import Store
 
@@ -160,9 +161,34 @@ def test_networks_for_images_are_refused_for_volumes():
     said = problems(encoders={"a": {"method": "simclr"}, "b": {"method": "mae"}})
     assert "encoders.a.backbone: 'resnet18' takes images" in said
     assert "encoders.b.backbone: 'vit_tiny_patch16_224' takes images" in said
+    assert "Take slices-resnet18, inflated-resnet18, one of MONAI's" in said
+    assert "Take monai-vit-tiny" in said
+    of = {"a": {"method": "simclr", "backbone": "monai-resnet18"}}
+    axis = {"n": {"of": "a", "backbone": ["slices-resnet18", "resnet18"]}}
+    assert "ablations.n.backbone: 'resnet18' takes images" in problems(encoders=of, ablations=axis)
+    hidden = {"a": {"method": "simmim", "backbone": "slices-resnet18"}}
+    assert "looks at slices one by one. Take an inflated- or a monai-" in problems(encoders=hidden)
+    vit = {"a": {"method": "simclr", "backbone": "inflated-vit_tiny_patch16_224"}}
+    assert "Take slices-vit_tiny_patch16_224" in problems(encoders=vit)
     with_monai = {"a": {"method": "mae", "backbone": "monai-vit-tiny"}}
     raw = {"datasets": {"d": {"root": "x", "table": "l.csv"}}, "recipes": {"r": {"ndim": 3}}}
     assert load({**raw, "encoders": with_monai}).ndim == 3
+    lifted = {n: {"method": "simclr", "backbone": f"{n}-resnet18"} for n in ("slices", "inflated")}
+    assert load({**raw, "encoders": lifted}).ndim == 3
+    with pytest.raises(UserError) as refused:
+        load({**raw, "recipes": {"r": {"ndim": 2}}, "encoders": lifted})
+    assert "takes volumes, and the recipe makes images" in str(refused.value.problems)
+
+
+def test_lifted_networks_take_the_file_of_their_image_network():
+    names = ("slices-resnet18", "inflated-resnet18")
+    made = expand(load({
+        "datasets": {"d": {"root": "x", "table": "l.csv"}}, "recipes": {"r": {"ndim": 3}}, "baselines": ["imagenet"],
+        "encoders": {name[:6]: {"method": "simclr", "backbone": name} for name in names},
+        "imagenet_weights": {"resnet18": "/w.pth", "inflated-resnet18": "/other.pth"},
+    }))  # fmt: skip
+    found = [made.encoders[f"imagenet-{name}"].settings.weights for name in names]
+    assert found == ["/w.pth", "/other.pth"]
 
 
 def test_images_and_volumes_are_not_mixed():

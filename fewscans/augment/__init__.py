@@ -14,10 +14,11 @@ from fewscans.augment import grid, intensity, local
 from fewscans.augment.mix import Mixed, cutmix, mixup
 from fewscans.augment.noise import normals
 from fewscans.augment.parameters import Parameters, draw
+from fewscans.augment.part import part
 from fewscans.augment.policy import Kind, Modality, Policy, policy
 
 __all__ = [
-    "Kind", "Mixed", "Modality", "Parameters", "Policy", "apply", "cutmix", "draw", "mixup", "policy", "render",
+    "Kind", "Mixed", "Modality", "Parameters", "Policy", "apply", "cutmix", "draw", "mixup", "part", "policy", "render",
 ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from fewscans.config.backbones import SLICES, looks_like_vit, misfit
 from fewscans.config.encoders import ENCODERS
 from fewscans.config.explain import explain, not_a_method
 from fewscans.config.models import AblationSettings, Config, DatasetSettings
@@ -138,19 +139,8 @@ def _check_references(config: Config, raw: Mapping[str, Any], problems: Problems
         if name in ENCODERS and name != encoder.method:
             message = f"'{name}' is the name of another method. Choose another name."
             problems.add(f"encoders.{name}", message)
-        place = f"encoders.{name}.backbone"
-        if encoder.networks == "vit" and not looks_like_vit(encoder.backbone):
-            vit = "monai-vit-tiny" if config.ndim == 3 else "vit_tiny_patch16_224"
-            problems.add(
-                place,
-                f"{encoder.method} needs a plain ViT; '{encoder.backbone}' is none. Take {vit}, or method: simmim.",
-            )
-        elif config.ndim == 3 and not encoder.backbone.startswith("monai-"):
-            problems.add(
-                place,
-                f"'{encoder.backbone}' takes images, and the recipe has `ndim: 3`. Take monai-resnet18, monai-vit-tiny"
-                " or another of MONAI's.",
-            )
+        if (problem := _unfit(encoder, encoder.backbone, config.ndim)) is not None:
+            problems.add(f"encoders.{name}.backbone", problem)
     for name, ablation in config.ablations.items():
         _check_ablation(config, raw, name, ablation, problems)
     check_starts(config, problems)
@@ -160,9 +150,17 @@ def _check_references(config: Config, raw: Mapping[str, Any], problems: Problems
         problems.add("encoders", "neither encoders nor baselines: nothing to compare.")
 
 
-def looks_like_vit(backbone: str) -> bool:
-    """Whether a name is that of a plain vision transformer (told without importing timm)."""
-    return backbone.startswith(("vit_", "deit", "test_vit", "monai-vit", "monai-test-vit"))
+def _unfit(encoder: Any, backbone: str, ndim: int) -> str | None:
+    """Why the method does not train `backbone` on scans of `ndim` axes; None where it may."""
+    if encoder.networks == "vit" and not looks_like_vit(backbone):
+        vit = "monai-vit-tiny" if ndim == 3 else "vit_tiny_patch16_224"
+        return f"{encoder.method} needs a plain ViT; '{backbone}' is none. Take {vit}, or method: simmim."
+    if encoder.maps and backbone.startswith(SLICES):
+        return (
+            f"{encoder.method} fills in what was hidden of a volume, and '{backbone}' looks at slices one by one. Take"
+            " an inflated- or a monai- network, or a method of views (simclr)."
+        )
+    return misfit(backbone, ndim, encoder.maps)
 
 
 def _check_dataset(
@@ -214,7 +212,7 @@ def _check_ablation(
 
 
 def _check_axis(
-    place: str, axis: str, values: list[Any], base: BaseModel, recipe: BaseModel, problems: Problems
+    place: str, axis: str, values: list[Any], base: Any, recipe: Any, problems: Problems
 ) -> None:
     if axis == "method":
         for value in values:
@@ -228,8 +226,12 @@ def _check_axis(
     if axis not in known:
         problems.add(place, f"not a setting of encoder or recipe.{did_you_mean(axis, known)}")
         return
-    owner = recipe if axis in type(recipe).model_fields else base
+    owner: Any = recipe if axis in type(recipe).model_fields else base
     for value in values:
+        if axis == "backbone" and isinstance(value, str):
+            if (problem := misfit(value, recipe.ndim)) is not None:
+                problems.add(place, problem)
+            continue
         try:
             type(owner).model_validate({**owner.model_dump(), axis: value})
         except ValidationError as error:

@@ -6,14 +6,15 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from fewscans.config.augment import AugmentSettings, Modality
 from fewscans.config.base import Budget, Fraction, Name, Settings
 from fewscans.config.encoders import AnyEncoder
 from fewscans.config.tune import TuneSettings
 from fewscans.config.values import ValueTable
-from fewscans.shape import Shape
+from fewscans.shape import Shape, starts
 
 
 class PhantomCohort(Settings):
@@ -97,6 +98,10 @@ class RecipeSettings(Settings):
 
     size: int = Field(default=64, ge=16, le=2048)
     """Side of the square image in pixels, or of the cube in voxels."""
+    crop: int | None = Field(default=None, ge=8, le=1024)
+    """Side of the part (square or cube) that networks are given at once, at the resolution of `size`, where scans are
+    too large for them: of each scan another part in each epoch of a training; embeddings and predictions are means over
+    parts that overlap by about a quarter or more. Without it, whole scans."""
     ndim: Literal[2, 3] = 2
     """Axes of space: 2 for images, 3 for volumes."""
     channels: Literal[1, 3] = 1
@@ -116,6 +121,28 @@ class RecipeSettings(Settings):
     def shape(self) -> Shape:
         """Of a scan in the store."""
         return Shape(self.size, self.channels, self.ndim)
+
+    @property
+    def seen(self) -> Shape:
+        """Of what a network is given at once: a scan, or a part of one."""
+        return Shape(self.crop or self.size, self.channels, self.ndim)
+
+    @property
+    def parts(self) -> int:
+        """Parts that a scan is looked at in."""
+        return len(starts(self.size, self.seen.size)) ** self.ndim
+
+    @field_validator("crop")
+    @classmethod
+    def _within(cls, crop: int | None, info: ValidationInfo) -> int | None:
+        size = info.data.get("size")  # not there where it is wrong itself
+        if crop is not None and size is not None and crop >= size:
+            raise PydanticCustomError(
+                "crop",
+                "must be less than `size` ({size}); leave it out for whole scans",
+                {"size": size},
+            )
+        return crop
 
 
 class KnnSettings(Settings):
@@ -342,7 +369,8 @@ class Config(Settings):
     ]
     """Made once for each backbone and recipe in use."""
     imagenet_weights: dict[str, str] = {}
-    """Backbone -> local file of ImageNet weights; others are asked of the hub."""
+    """Backbone -> local file of weights, as of ImageNet (that of `resnet18` serves `slices-resnet18` and
+    `inflated-resnet18` too); others are asked of the hub."""
     budgets: list[WrittenBudget] = Field(default=["10", "50%", "all"], min_length=1)
     """Labelled patients: a number, a share of the training fold, or all."""
     validation: ValidationSettings = ValidationSettings()

@@ -19,11 +19,12 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+from fewscans.config.backbones import SLICES, flat_name, seen_pixels, slices_of
 from fewscans.files import write_json
 
 VARIABLE = "FEWSCANS_CALIBRATION"
@@ -78,8 +79,15 @@ class Machine:
     """Not measured here."""
 
     def step(self, wanted: Step) -> Rate | None:
-        """Rate of the step, at the nearest size that is known; None where nothing fits."""
+        """Rate of the step, at the nearest size that is known; None where nothing fits.
+
+        A network of slices that was not measured itself takes what its image network takes for as many images.
+        """
         near = [step for step in self.steps if _alike(step, wanted)]
+        if not near and wanted.backbone.startswith(SLICES):
+            slice_ = replace(wanted, backbone=flat_name(wanted.backbone), ndim=2)
+            rate = self.step(slice_)
+            return rate and Rate(rate.base, rate.image * slices_of(wanted.size))
         if not near:
             return None
         found = min(
@@ -92,7 +100,8 @@ class Machine:
             ),
         )
         rate = self.steps[found]
-        pixels = (wanted.size / found.size) ** wanted.ndim
+        asked, known = (seen_pixels(s.backbone, s.size, s.ndim) for s in (wanted, found))
+        pixels = asked / known
         # Threads share the work of an image, not the fixed part; far from perfectly.
         threads = (found.threads / wanted.threads) ** 0.7
         return Rate(rate.base, rate.image * pixels * threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fewscans.config import RecipeSettings
+from fewscans.config.backbones import INFLATED, flat_name, seen_pixels
 
 # Millions of weights and length of an embedding; what is not listed is taken for a network of 25 million.
 NETWORKS: dict[str, tuple[float, int]] = {
@@ -45,7 +46,9 @@ MB = 1e6
 
 def weights(backbone: str) -> tuple[float, int]:
     """(millions of weights, length of an embedding)."""
-    return NETWORKS.get(backbone, UNKNOWN)
+    millions, length = NETWORKS.get(flat_name(backbone), UNKNOWN)
+    # Kernels of 3 x 3 become 3 x 3 x 3; those of 1 x 1, which a bottleneck has too, stay.
+    return (3 * millions if backbone.startswith(INFLATED) else millions), length
 
 
 def store_mb(scans: int, recipe: RecipeSettings) -> float:
@@ -61,8 +64,9 @@ def training_mb(
     Weights count five times (gradients, two moments, a copy on the way to a checkpoint); on a GPU what a step keeps is
     none of the host's business.
     """
-    kept = KEPT_IMAGES.get(backbone, MOST_KEPT_IMAGES)
-    step = 0.0 if device == "cuda" else images * recipe.shape.pixels * 4 * kept / MB
+    kept = KEPT_IMAGES.get(flat_name(backbone), MOST_KEPT_IMAGES)
+    pixels = recipe.channels * seen_pixels(backbone, recipe.seen.size, recipe.ndim)
+    step = 0.0 if device == "cuda" else images * pixels * 4 * kept / MB
     base = CUDA_MB if device == "cuda" else TORCH_MB
     return base + step + 20 * weights(backbone)[0] + 2.5 * store_mb(scans, recipe)
 

@@ -133,7 +133,8 @@ class Work:
             for protocol in protocols:
                 self.protocol(found, protocol, name, recipe, dataset, budget, tested)
         if any(NEEDS[protocol] == "features" for protocol in protocols):
-            found.steps(1, (counts or ASSUMED).scans, self.step("embed", name, recipe))
+            scans = (counts or ASSUMED).scans * self.plan.recipes[recipe].parts
+            found.steps(1, scans, self.step("embed", name, recipe))
         images = any(NEEDS[protocol] != "nothing" for protocol in protocols)
         start = machine.startup.get("torch" if images else "plain", 0.6)
         known = found.known and self._all_counted(dataset)
@@ -160,6 +161,7 @@ class Work:
             trainings = budget.runs * (1 + tuned.inner_folds)
             found.steps(trainings * steps, batch, self.step("finetune", name, recipe))
             looks = budget.runs * (tested + 4 * min(1, tuned.inner_folds) * budget.scans)
+            looks *= self.plan.recipes[recipe].parts
             found.steps(1, looks, self.step("embed", name, recipe))
 
     def _aggregate(self) -> float:
@@ -185,7 +187,7 @@ class Work:
             encoder.method if what == "pretrain" else "",
             encoder.settings.backbone,
             encoder.settings.patch_size,
-            shape.size,
+            shape.seen.size,
             shape.channels,
             compute.threads,
             compute.precision,

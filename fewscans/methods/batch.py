@@ -24,10 +24,15 @@ class Scans:
     keys: NDArray[np.uint64]
     read: Callable[[NDArray[np.int64]], Tensor]
     known: Known
+    side: int | None = None
+    """Of the parts that a method is given; without it whole scans."""
 
     def batch(self, rows: NDArray[np.int64], epoch: int, seed_key: int) -> Batch:
-        """The scans at `rows` [B]."""
-        return Batch(self.read(rows), self.keys[rows], epoch, seed_key, rows, self)
+        """The scans at `rows` [B], or a part of each, the same one for all its views."""
+        x, keys = self.read(rows), self.keys[rows]
+        if self.side is not None:
+            x = augment.part(x, keys, seed_key=seed_key, epoch=epoch, side=self.side)
+        return Batch(x, keys, epoch, seed_key, rows, self)
 
 
 @dataclass(frozen=True)

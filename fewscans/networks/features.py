@@ -9,8 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fewscans.config.backbones import slices_of
+from fewscans.networks.parts import part_side
+from fewscans.networks.slices import SliceWise
 from fewscans.outofmemory import in_batches
 from fewscans.resident import Resident
+from fewscans.shape import starts
 
 
 def embedding_dim(model: nn.Module) -> int:
@@ -19,12 +23,21 @@ def embedding_dim(model: nn.Module) -> int:
     return int(known or getattr(model, "head_hidden_size", None) or model.num_features)
 
 
+def at_once(model: nn.Module, resident: Resident, batch: int) -> int:
+    """Scans to read for a forward pass where `batch` would fit that are seen whole: fewer where slices or parts are."""
+    _, *axes = resident.shape
+    slices = slices_of(axes[0]) if isinstance(model, SliceWise) else 1
+    side = part_side(model) or axes[0]
+    return max(1, batch // (slices * len(starts(axes[0], side)) ** len(axes)))
+
+
 def embed(
     model: nn.Module, resident: Resident, index: Any, batch: int = 256
 ) -> NDArray[np.float32]:
     """Embeddings [n, E] of the scans at `index`, unaugmented, in eval mode; the model's mode is put back."""
     index = np.asarray(index, dtype=np.int64)
     was_training = model.training
+    batch = at_once(model, resident, batch)
     model.eval()
     with torch.inference_mode():
         made = in_batches(
@@ -49,6 +62,7 @@ def set_batchnorm_statistics(
         if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
     ]
     index = np.asarray(index, dtype=np.int64)
+    batch = at_once(model, resident, batch)
     if not norms or not len(index):
         return
     was_training = {module: module.training for module in model.modules()}

@@ -7,15 +7,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from fewscans.config.backbones import INFLATED, SLICES, flat_name
 from fewscans.errors import UserError
+from fewscans.networks.inflated import draw, inflate
 from fewscans.networks.outline import is_monai, network_kwargs, outline, timm
+from fewscans.networks.slices import slice_wise
 from fewscans.shape import Shape
 
 
 def make_encoder(
     backbone: str, shape: Shape, *, patch_size: int | None, init_key: int
 ) -> nn.Module:
-    """Model of timm without classifier, [B, C, *S] -> [B, E]; its weights follow from `init_key` alone.
+    """Model without classifier, [B, C, *S] -> [B, E]; its weights follow from `init_key` alone.
 
     Raises
     ------
@@ -45,7 +48,17 @@ def build(backbone: str, kwargs: dict[str, Any], init_key: int = 0) -> nn.Module
 
 def _create(backbone: str, kwargs: dict[str, Any]) -> nn.Module:
     if not is_monai(backbone):
-        return timm.create_model(backbone, pretrained=False, **kwargs)  # type: ignore[no-any-return]
+        model = lifted(backbone, timm.create_model(flat_name(backbone), **kwargs))
+        if backbone.startswith(INFLATED):
+            draw(model)
+        return model
     from fewscans.networks import monai_nets  # takes seconds
 
     return monai_nets.build(backbone, kwargs)
+
+
+def lifted(backbone: str, flat: nn.Module) -> nn.Module:
+    """Timm's image network `flat`, made one of volumes where the name says so; its weights stay, or are inflated."""
+    if backbone.startswith(SLICES):
+        return slice_wise(flat)
+    return inflate(flat, backbone) if backbone.startswith(INFLATED) else flat

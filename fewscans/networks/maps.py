@@ -7,12 +7,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewscans.errors import UserError
 from fewscans.networks import tokens
+from fewscans.networks.slices import SliceWise
 from fewscans.shape import Shape
 
 
 def feature_map(model: nn.Module, x: Tensor) -> Tensor:
-    """The last features of `x` [B, C, *S] that still have places: [B, E, *s]."""
+    """The last features of `x` [B, C, *S] that still have places: [B, E, *s].
+
+    Raises
+    ------
+    UserError
+        The network looks at slices one by one: its features have no places in a volume.
+    """
+    if isinstance(model, SliceWise):
+        raise UserError(
+            f"backbone '{model.fewscans_network['backbone']}' looks at slices one by one, and the method fills in what"
+            " was hidden of a volume. Take an inflated- or a monai- network, or a method of views (simclr)."
+        )
     found: Any = model
     if hasattr(found, "forward_features"):
         return found.forward_features(x)  # type: ignore[no-any-return]

@@ -7,7 +7,6 @@ from typing import Any
 from fewscans.errors import UserError, did_you_mean
 from fewscans.shape import Shape
 
-PREFIX = "monai-"
 # Block, blocks of each stage, width of the first stage.
 RESNETS: dict[str, tuple[str, list[int], int]] = {
     "monai-test-resnet": ("basic", [1, 1, 1, 1], 8),

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fewscans.compat import ensure_torchvision
+from fewscans.config.backbones import MONAI, flat_name, is_lifted, misfit
 from fewscans.errors import UserError
 from fewscans.networks import monai_names
 from fewscans.shape import Shape
@@ -33,12 +34,13 @@ __all__ = [
 
 def is_monai(backbone: str) -> bool:
     """Whether MONAI has the network; all others are timm's."""
-    return backbone.startswith(monai_names.PREFIX)
+    return backbone.startswith(MONAI)
 
 
 @lru_cache(maxsize=64)
 def outline(backbone: str) -> nn.Module:
-    """The model without weights, to ask its class and patch size; costs no memory."""
+    """Of timm, without weights (the image network of a lifted one), to ask its class and patch size."""
+    backbone = flat_name(backbone)
     if not timm.is_model(backbone):
         near = difflib.get_close_matches(backbone, timm.list_models(), n=5, cutoff=0.5)
         hint = f" Did you mean '{near[0]}'? Near: {', '.join(near)}." if near else ""
@@ -50,10 +52,10 @@ def outline(backbone: str) -> nn.Module:
 
 
 def is_vit(backbone: str) -> bool:
-    """Whether `backbone` is a plain ViT: one sequence of tokens, one resolution."""
+    """Whether `backbone` is a plain ViT: one sequence of tokens, one resolution; lifted ones are none."""
     if is_monai(backbone):
         return backbone in monai_names.VITS
-    return isinstance(outline(backbone), VisionTransformer)
+    return isinstance(outline(backbone), VisionTransformer) and not is_lifted(backbone)
 
 
 def patch_size(backbone: str, shape: Shape, override: int | None = None) -> int | None:
@@ -67,6 +69,8 @@ def patch_size(backbone: str, shape: Shape, override: int | None = None) -> int 
     UserError
         The patch does not divide the image.
     """
+    if is_lifted(backbone):
+        return patch_size(flat_name(backbone), Shape(shape.size, shape.channels), override)
     if not is_vit(backbone):
         return None
     size = shape.size
@@ -94,13 +98,12 @@ def network_kwargs(backbone: str, shape: Shape, patch: int | None = None) -> dic
     UserError
         No such network, or one of images for volumes.
     """
+    if (problem := misfit(backbone, shape.ndim)) is not None:
+        raise UserError(f"backbone {problem}")
     if is_monai(backbone):
         return monai_names.kwargs_of(backbone, shape, patch_size(backbone, shape, patch))
-    if shape.ndim != 2:
-        raise UserError(
-            f"backbone '{backbone}' takes images, and the recipe makes volumes (`ndim: 3`). "
-            f"Use one of {', '.join(monai_names.NAMES)}."
-        )
+    if is_lifted(backbone):
+        return network_kwargs(flat_name(backbone), Shape(shape.size, shape.channels), patch)
     kwargs: dict[str, Any] = {"num_classes": 0, "in_chans": shape.channels}
     if isinstance(outline(backbone), VisionTransformer):
         kwargs |= {"img_size": shape.size, "patch_size": patch_size(backbone, shape, patch)}

@@ -1,7 +1,8 @@
-"""timm's pretrained weights from a local file, adapted to size and channels."""
+"""Weights of timm or MONAI from a local file, adapted to size and channels."""
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from fewscans.config.backbones import INFLATED, flat_name
 from fewscans.errors import UserError
-from fewscans.networks.outline import network_kwargs, timm
+from fewscans.networks.foreign import check_covered, load_own
+from fewscans.networks.make import lifted
+from fewscans.networks.outline import is_monai, network_kwargs, timm
 from fewscans.shape import Shape
 
 
@@ -28,7 +32,8 @@ def load_pretrained(
 
     timm sums the first layer's weights over colours for one channel, and resamples position and patch embeddings for
     another size. The images are standardised inside, before the first layer, by the mean and deviation that the
-    weights were trained with. ViTs keep the pooling that they were trained with.
+    weights were trained with. ViTs keep the pooling that they were trained with. Weights of three
+    dimensions say nothing of what they were trained on: scans stay in [0, 1].
 
     Raises
     ------
@@ -36,6 +41,9 @@ def load_pretrained(
         The file is not there, is no state dict, or does not fit the backbone.
     """
     state = read_weights(Path(weights_path))
+    inflated = backbone.startswith(INFLATED) and any(v.ndim == 5 for v in state.values())
+    if is_monai(backbone) or inflated:
+        return load_own(backbone, state, weights_path, shape, patch_size)
     kwargs = network_kwargs(backbone, shape, patch_size)
     for key in ("global_pool", "fc_norm"):
         kwargs.pop(key, None)
@@ -44,11 +52,13 @@ def load_pretrained(
         try:
             overlay = {"state_dict": dict(state)}
             model = timm.create_model(
-                backbone, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs
+                flat_name(backbone), pretrained=True, pretrained_cfg_overlay=overlay, **kwargs
             )
         except (RuntimeError, KeyError) as error:
             raise UserError(f"{weights_path}: not weights of '{backbone}': {error}") from None
-    _check_covered(model, state, backbone, weights_path)
+    # timm only warns of what it leaves at random.
+    check_covered((name for name, _ in model.named_parameters()), state, backbone, weights_path)
+    model = lifted(backbone, model)
     model.fewscans_network = {"backbone": backbone, "kwargs": kwargs}
     standardise_input(model, *_trained_with(model, shape.channels))
     return model
@@ -73,8 +83,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             else torch.load(path, "cpu", weights_only=True)
         )
     except Exception as error:
+        # torch's own words advise to load it all the same, with whatever code it brings.
+        objects = isinstance(error, pickle.UnpicklingError)
+        why = "has more than tensors" if objects else f"{type(error).__name__}: {error}"
         raise UserError(
-            f"{path}: cannot be read as weights ({type(error).__name__}: {error})."
+            f"{path}: cannot be read as weights ({why}). Save the state dict alone:"
+            " `torch.save(model.state_dict(), path)`."
         ) from None
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
@@ -86,30 +100,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {str(name).removeprefix("module."): value for name, value in state.items()}
 
 
-def _check_covered(
-    model: nn.Module, state: dict[str, Tensor], backbone: str, path: str | Path
-) -> None:
-    """Refuse a file that leaves weights at random: timm only warns of that."""
-    lacking = [name for name, _ in model.named_parameters() if name not in state]
-    if lacking:
-        n = sum(1 for _ in model.named_parameters())
-        raise UserError(
-            f"{path}: not weights of '{backbone}': {len(lacking)} of {n} parameters are not in it ({lacking[0]}, ...)."
-        )
-
-
 def standardise_input(model: nn.Module, mean: Sequence[float], sd: Sequence[float]) -> None:
-    """Let the first layer of a timm model standardise [0, 1] images [B, C, H, W] by the channels' `mean` and `sd`.
+    """Let the first layer of a timm model standardise scans [B, C, *S] in [0, 1] by the channels' `mean` and `sd`.
 
     On the layer and not on the model, so that every way into it does: features, patches, crops of other sides.
     """
     config: Any = model.pretrained_cfg
-    shift = torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)
-    factor = 1 / torch.tensor(sd, dtype=torch.float32).view(1, -1, 1, 1)
+    shift = torch.tensor(mean, dtype=torch.float32)
+    factor = 1 / torch.tensor(sd, dtype=torch.float32)
 
     def standardise(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         x, *rest = inputs
-        return ((x - shift.to(x.device)) * factor.to(x.device), *rest)
+        column = (1, -1, *[1] * (x.ndim - 2))
+        return ((x - shift.to(x.device).view(column)) * factor.to(x.device).view(column), *rest)
 
     first = config["first_conv"]
     for name in [first] if isinstance(first, str) else first:

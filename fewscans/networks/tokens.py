@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewscans.networks.slices import SliceWise
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -81,7 +83,12 @@ class MonaiTokens(Tokens):
 
 
 def of(model: nn.Module) -> Tokens | None:
-    """Tokens of a plain ViT; None for any other network."""
+    """Tokens of a plain ViT; None for any other network, and for a ViT that looks at slices of volumes."""
+    return None if isinstance(model, SliceWise) else of_flat(model)
+
+
+def of_flat(model: nn.Module) -> Tokens | None:
+    """The same; of a ViT that looks at slices of volumes, tokens of a slice."""
     from timm.models.vision_transformer import VisionTransformer
 
     if isinstance(model, VisionTransformer) and hasattr(model.patch_embed, "grid_size"):

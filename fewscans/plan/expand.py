@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any
 
 from fewscans.config import ENCODERS, Config, EncoderSettings, RecipeSettings
+from fewscans.config.backbones import flat_name
 from fewscans.config.encoders import PretrainSettings
 from fewscans.config.values import check_values
 from fewscans.errors import Problems
@@ -124,7 +125,8 @@ def _place_baseline(plan: Plan, method: str, backbone: str, patch: int | None) -
     name = baseline_name(method, backbone, patch)
     given = {"backbone": backbone, "patch_size": patch}
     if method == "imagenet":
-        given["weights"] = plan.config.imagenet_weights.get(backbone)
+        files = plan.config.imagenet_weights
+        given["weights"] = files.get(backbone) or files.get(flat_name(backbone))
     settings = ENCODERS[method].model_validate(given)
     plan.encoders[name] = Encoder(name, settings, f"{TITLES[method]} {backbone}")
     return name

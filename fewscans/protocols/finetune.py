@@ -137,6 +137,7 @@ class Classifier(nn.Module):
         """[m, K] probabilities in evaluation mode, with `shift` [K] added to the logits."""
         was = self.training
         self.eval()
+        batch = networks.at_once(self.encoder, source.resident, batch)
         with torch.inference_mode(), source.autocast():
             parts = outofmemory.in_batches(
                 lambda some: self(source.resident.batch(some)).float(), positions, batch
@@ -231,6 +232,9 @@ def train(
         pieces = [np.array_split(drawn, parts) for drawn in (order[step], turns[step])]
         for picked, turn in zip(*pieces, strict=True):
             x = source.resident.batch(positions[picked])
+            x = augment.part(
+                x, keys[picked], seed_key=augment_key, epoch=turn, side=networks.part_side(net.encoder)
+            )  # fmt: skip
             x = augment.apply(
                 x, keys[picked], seed_key=augment_key, epoch=turn, view=0, policy=policy
             )

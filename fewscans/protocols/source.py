@@ -70,12 +70,13 @@ class Source:
 
     def _untrained(self, key: int) -> nn.Module:
         settings, recipe = self.params.settings, self.params.recipe
-        return networks.make_encoder(
+        model = networks.make_encoder(
             settings.backbone,
-            recipe.shape,
+            recipe.seen,
             patch_size=settings.patch_size,
             init_key=key,
         )
+        return networks.in_parts(model, recipe.crop)
 
     @cached_property
     def _encoder(self) -> nn.Module:
@@ -89,12 +90,12 @@ class Source:
             model = networks.load_pretrained(
                 settings.backbone,
                 file,
-                recipe.shape,
+                recipe.seen,
                 patch_size=settings.patch_size,
             )
         else:
-            model, _ = networks.load_encoder(self.folder, recipe.shape)
-        return optim.place(model, self.device)
+            model, _ = networks.load_encoder(self.folder, recipe.seen)
+        return optim.place(networks.in_parts(model, recipe.crop), self.device)
 
     @cached_property
     def features(self) -> NDArray[np.float32]:

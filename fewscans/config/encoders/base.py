@@ -18,7 +18,9 @@ class EncoderSettings(Settings):
         method: str  # each class has its own, as a Literal
 
     backbone: str = "resnet18"
-    """timm model name (ResNet, VGG, ViT and others)."""
+    """timm model name (ResNet, VGG, ViT and others), or one of MONAI's (`monai-resnet18` and others, also for volumes).
+    For volumes also `slices-NAME`, a timm network on at most 32 slices along the first axis, at even distances, whose
+    features are averaged; and `inflated-NAME`, a ResNet of timm with kernels repeated along depth."""
     patch_size: int | None = Field(default=None, ge=2, le=64)
     """Side of a ViT's patch in pixels; without it about size / 8, at least 4 and at most the model's own, so that
     small images have patches enough. Not used by other networks."""
@@ -27,6 +29,8 @@ class EncoderSettings(Settings):
     protocols: ClassVar[tuple[str, ...]] = ("linear", "knn", "finetune")
     # Which networks it can train: any, plain vision transformers, or those that have feature maps of several sizes.
     networks: ClassVar[Literal["any", "vit", "convolutional"]] = "any"
+    # Whether it learns from places of the last features, and not from embeddings alone.
+    maps: ClassVar[bool] = False
     # Which stage makes the weights: none, weights (hub or file), pretrain.
     source: ClassVar[str] = "none"
     # Which module trains it, by its class ``METHOD`` (a `fewscans.methods.base.Method`); imported when it is asked for.

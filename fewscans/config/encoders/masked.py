@@ -15,6 +15,7 @@ class Mae(PretrainSettings):
     method: Literal["mae"] = "mae"
     title: ClassVar[str] = "MAE"
     networks: ClassVar[Literal["any", "vit", "convolutional"]] = "vit"
+    maps: ClassVar[bool] = True
     module: ClassVar[str] = "fewscans.methods.mae"
     backbone: str = "vit_tiny_patch16_224"
     """timm name of a plain ViT."""
@@ -33,6 +34,7 @@ class Simmim(PretrainSettings):
 
     method: Literal["simmim"] = "simmim"
     title: ClassVar[str] = "SimMIM"
+    maps: ClassVar[bool] = True
     module: ClassVar[str] = "fewscans.methods.simmim"
     mask_patch: int | None = Field(default=None, ge=2, le=256)
     """Side of a masked patch in pixels; without it the ViT's patch, or the divisor of the size nearest to the network's
