@@ -64,7 +64,7 @@ def test_every_setting_is_described():
 
 
 def test_reference_has_every_key_of_a_config():
-    text = reference.config_reference()
+    text = f"{reference.config_reference()}\n{reference.encoders_reference()}"
     keys = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
     models = [
         Config,
