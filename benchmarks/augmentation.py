@@ -46,6 +46,7 @@ FAMILIES = {
     "sharpen": ours(sharpen=0.5),
     "shuffle": ours(shuffle_share=0.5),
     "erase": ours(erase_share=0.5),
+    "cutout": ours(erase_share=0.5, erase_with="mean"),
     "ssl": augment.policy(1.0, "ssl"),
 }
 SHAPES = {"2d": (128, 1, 64, 64), "2d-rgb": (128, 3, 64, 64), "3d": (8, 1, 32, 32, 32)}

@@ -52,7 +52,7 @@ def kornia(shape: tuple[int, ...]) -> dict[str, Transform]:
         "noise": [noise],
         "blur": [blur],
         "sharpen": [K.RandomSharpness(0.5, p=0.2)],
-        "erase": [K.RandomErasing((0.02, 0.2), (1 / 3, 3.0), p=0.5)],
+        "cutout": [K.RandomErasing((0.02, 0.2), (1 / 3, 3.0), p=0.5)],
         "ssl": [flip, crop, affine, *intensity, noise, blur],
     }
     return {name: torch.nn.Sequential(*parts) for name, parts in made.items()}
@@ -79,7 +79,8 @@ def torchvision(shape: tuple[int, ...]) -> dict[str, Transform]:
     made = {
         "crop": crop, "affine": affine, "elastic": [v2.ElasticTransform(20.0, 8.0)], "intensity": intensity,
         "noise": noise, "blur": blur, "sharpen": [v2.RandomAdjustSharpness(1.5, 0.2)],
-        "erase": [v2.RandomErasing(0.5, (0.02, 0.2), (1 / 3, 3.0))],
+        "erase": [v2.RandomErasing(0.5, (0.02, 0.2), (1 / 3, 3.0), value="random")],
+        "cutout": [v2.RandomErasing(0.5, (0.02, 0.2), (1 / 3, 3.0))],
         "ssl": [*crop, *affine, *intensity, *noise, *blur],
     }  # fmt: skip
     return {name: _each(v2.Compose(parts)) for name, parts in made.items()}
@@ -121,6 +122,7 @@ def monai(shape: tuple[int, ...]) -> dict[str, Transform]:
         "sharpen": [M.RandGaussianSharpen(prob=0.2)],
         "shuffle": [M.RandCoarseShuffle(50, small, prob=0.5)],
         "erase": [M.RandCoarseDropout(1, box, prob=0.5)],
+        "cutout": [M.RandCoarseDropout(1, box, fill_value=0.0, prob=0.5)],
         "ssl": [*crop, *affine, *intensity, *noise, *blur],
     }  # fmt: skip
     return {name: _each(M.Compose(parts)) for name, parts in made.items()}

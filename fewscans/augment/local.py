@@ -26,8 +26,8 @@ def shuffle(x: Tensor, start: Tensor) -> Tensor:
     map of indices and one gather. Pixels at the border that no whole window holds stay in that round.
     """
     shape = x.shape[2:]
-    flat = torch.arange(math.prod(shape), device=x.device).expand(len(x), -1)
-    for turn, share in enumerate(_WINDOWS):
+    flat = _round(start, 0, _WINDOWS[0], shape)
+    for turn, share in enumerate(_WINDOWS[1:], 1):
         flat = flat.gather(1, _round(start, turn, share, shape))
     index = flat[:, None].expand(-1, x.shape[1], -1)
     return x.flatten(2).gather(2, index).view_as(x)
