@@ -115,12 +115,13 @@ def monai(shape: tuple[int, ...]) -> dict[str, Transform]:
         [M.RandGaussianNoise(1.0, 0.0, 0.05)],
         [M.RandGaussianSmooth(*[(0.1, 1.0)] * 3, 0.5)],
     )
+    # As many windows as ours shuffles in one of its three rounds: half of the image.
     box, small = max(1, round(0.33 * side)), max(2, round(0.1 * side))
     made = {
         "crop": crop, "affine": affine, "elastic": [elastic], "intensity": intensity,
         "bias": [M.RandBiasField(3, (0.0, 0.3), prob=1.0)], "noise": noise, "blur": blur,
         "sharpen": [M.RandGaussianSharpen(prob=0.2)],
-        "shuffle": [M.RandCoarseShuffle(50, small, prob=0.5)],
+        "shuffle": [M.RandCoarseShuffle(side**ndim // small**ndim // 2, small, prob=0.5)],
         "erase": [M.RandCoarseDropout(1, box, prob=0.5)],
         "cutout": [M.RandCoarseDropout(1, box, fill_value=0.0, prob=0.5)],
         "ssl": [*crop, *affine, *intensity, *noise, *blur],

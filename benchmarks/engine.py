@@ -6,7 +6,7 @@ are there already. The measure is the median over repeats of the ratio of neighb
 does falls on both; the same ratio of processor time is steadier where others use the machine. Beside it, the shares of
 the loop's time in which batches are read and views are made.
 
-    python benchmarks/engine.py --threads 1 2 --repeats 15
+    python benchmarks/engine.py --threads 1 --repeats 15
     python benchmarks/engine.py --cases simclr:test_resnet mae:monai-test-vit:3d dino:test_resnet
 """
 
@@ -105,7 +105,7 @@ def main() -> int:
     parser.add_argument(
         "--cases", nargs="+", default=CASES, help="METHOD:NETWORK or METHOD:NETWORK:3d"
     )
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--size", type=int, default=48)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--size-3d", type=int, default=32)
