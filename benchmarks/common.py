@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from fewscans.contracts import write_table  # noqa: E402
 from fewscans.files import write_json  # noqa: E402
 from fewscans.keyed import key_of  # noqa: E402
 from fewscans.shape import Shape  # noqa: E402
+from fewscans.store import ROWS, SEAL, VOXELS, voxel_digest  # noqa: E402
 from fewscans.training_job import device_name, versions  # noqa: E402
 
 
@@ -43,6 +46,27 @@ class SyntheticStore:
     def digests(self, scans: Sequence[str]) -> list[str]:
         """Not used here."""
         return ["" for _ in scans]
+
+
+def write_store(
+    folder: Path, scans: Sequence[str], shape: Shape, voxels: np.ndarray | None = None
+) -> None:
+    """A store on disk as `Store` reads it, of uint8; noise without `voxels`, then memory does not grow with it."""
+    folder.mkdir(parents=True)
+    n, digests, rng = len(scans), [], np.random.default_rng(0)
+    kept = np.lib.format.open_memmap(folder / VOXELS, "w+", np.uint8, (n, *shape.full))
+    for i in range(n):
+        made = rng.integers(0, 256, shape.full, np.uint8) if voxels is None else voxels[i]
+        kept[i] = made
+        digests.append(voxel_digest(made))
+    kept.flush()
+    rows = pd.DataFrame({
+        "row": range(n), "scan": list(scans), "shape": [list(shape.axes)] * n,
+        "spacing_mm": [[1.0] * shape.ndim] * n, "pixel_sha256": digests, "scale": 1.0, "intercept": 0.0,
+    })  # fmt: skip
+    write_table(folder / ROWS, "rows", rows)
+    facts = {"dataset": "bench", "dtype": "uint8", "n": n, "scale": 1 / 255, "intercept": 0.0}
+    write_json(folder / SEAL, {**facts, **shape.facts(), "digest": "bench"})
 
 
 def now(device: torch.device | str = "cpu") -> tuple[float, float]:

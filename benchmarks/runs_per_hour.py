@@ -6,9 +6,9 @@ protocols and budgets on a fold with a seed, 45 processes over one resident stor
 interpreter, imports, loads and trains once. Both are scripts/finetune.py on the same files.
 
 A sample is run, turn about: a packed process of each encoder and a single one of each arm, budgets in turn. The rest is
-extrapolated: every encoder has 15 packed processes, every arm 60 runs (as many again for each further draw, but for the
-budget of all). More than the runs of a packed process, 10.7 here on average, no packing can win. Processor time is steadier where others use the
-machine.
+extrapolated: every encoder has 15 packed processes, every arm 60 runs (and 45 more for each further draw). No packing
+can win more than the runs of a packed process, 10.7 on average with one draw, 26.7 with three. Processor time is
+steadier where others use the machine.
 
     python benchmarks/runs_per_hour.py --out benchmarks/results/runs_per_hour.json
 """
@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import ROOT, spread, write_results
+from common import ROOT, spread, write_results, write_store
 from labelled_factory import scan_key
 
 from fewscans import networks
@@ -35,7 +35,6 @@ from fewscans.config.stages import FinetuneParams
 from fewscans.contracts import read_metadata, write_table
 from fewscans.files import write_json
 from fewscans.shape import Shape
-from fewscans.store import voxel_digest
 
 ENCODERS = {
     "one": ("linear", "knn", "finetune"), "two": ("linear", "knn", "finetune"), "random": ("linear", "knn"),
@@ -58,7 +57,9 @@ class Study:
         patient = np.repeat(np.arange(PATIENTS), 2)
         self.scans = [scan_key(i + 1) for i in range(len(patient))]
         self.patient, self.target = patient, patient % 2
-        self._write_store()
+        images = np.random.default_rng(0).integers(0, 128, (len(patient), *SHAPE.full), np.uint8)
+        images += (self.target * 64).astype(np.uint8)[:, None, None, None]
+        write_store(root / "store", self.scans, SHAPE, images)
         labels = pd.DataFrame({
             "scan": self.scans, "path": self.scans, "patient": [f"p{p}" for p in patient],
             "group": [f"g{p}" for p in patient], "target": np.array(["no", "yes"])[self.target], "split": "",
@@ -74,10 +75,8 @@ class Study:
             for budget, draw in self.draws:
                 turned = pool[draw:] + pool[:draw]
                 chosen = np.flatnonzero(np.isin(patient, turned[: budget or None]))
-                self.budgets += [
-                    {"fold": str(fold), "budget": str(budget or "all"), "draw": draw, "scan": self.scans[i], "inner": -1}
-                    for i in chosen
-                ]  # fmt: skip
+                one = {"fold": str(fold), "budget": str(budget or "all"), "draw": draw}
+                self.budgets += [{**one, "scan": self.scans[i], "inner": -1} for i in chosen]
             for encoder in ("one", "two"):
                 self._write_encoder(root / encoder / str(fold), np.flatnonzero(~test))
         write_table(root / "folds.parquet", "folds", pd.concat(folds, ignore_index=True))
@@ -88,27 +87,6 @@ class Study:
             ]
             one = pd.DataFrame(self.budgets)[is_one].reset_index(drop=True)
             write_table(root / f"budgets{budget}.{draw}.parquet", "budgets", one)
-
-    def _write_store(self) -> None:
-        folder = self.root / "store"
-        folder.mkdir()
-        images = np.random.default_rng(0).integers(0, 128, (len(self.scans), *SHAPE.full), np.uint8)
-        images += (self.target * 64).astype(np.uint8)[:, None, None, None]
-        np.save(folder / "voxels.npy", images)
-        rows = pd.DataFrame({
-            "row": range(len(self.scans)), "scan": self.scans, "shape": [list(SHAPE.axes)] * len(self.scans),
-            "spacing_mm": [[1.0, 1.0]] * len(self.scans),
-            "pixel_sha256": [voxel_digest(image) for image in images], "scale": 1.0, "intercept": 0.0,
-        })  # fmt: skip
-        write_table(folder / "rows.parquet", "rows", rows)
-        facts = {
-            "dataset": "bench",
-            "dtype": "uint8",
-            "n": len(rows),
-            "scale": 1 / 255,
-            "intercept": 0.0,
-        }
-        write_json(folder / "store.json", {**facts, **SHAPE.facts(), "digest": "bench"})
 
     def _write_encoder(self, folder: Path, sources: np.ndarray) -> None:
         folder.mkdir(parents=True)
@@ -147,7 +125,7 @@ class Study:
         words = [str(part) for name, path in files.items() for part in (f"--{name}", path)]
         command = [sys.executable, str(ROOT / "scripts/finetune.py"), *words]
         wall, cpu = process(command)
-        made = read_metadata(files["predictions"])["runs"]
+        made = read_metadata(out / "predictions.parquet")["runs"]
         seconds = sum(one["device_seconds"] for one in made)
         return {"runs": len(made), "wall_s": wall, "cpu_s": cpu, "training_s": seconds}
 
@@ -172,7 +150,9 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     """The sample, what follows for all 480 runs, and where the time goes."""
     with tempfile.TemporaryDirectory() as name:
         study = Study(Path(name), given.steps, given.threads, given.draws)
-        packed, single, imports = [], [], []
+        packed: list[dict[str, Any]] = []
+        single: list[dict[str, Any]] = []
+        imports: list[float] = []
         for fold, (encoder, protocols) in enumerate(ENCODERS.items()):
             packed.append(study.run(encoder, protocols, "", fold, 0))
             for protocol in protocols:
@@ -192,7 +172,8 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     import_s = spread(imports, 2)["median"]
     return {
         "runs": n, "packed_processes": jobs * len(packed), "single_processes": n, "steps": given.steps,
-        "draws": given.draws, "threads": given.threads, "sample_packed": packed, "sample_single": single, "extrapolated": whole,
+        "draws": given.draws, "threads": given.threads, "sample_packed": packed, "sample_single": single,
+        "extrapolated": whole,
         "runs_per_hour": {how: round(3600 * n / whole["wall_s"][f"{how}_s"]) for how in ("packed", "single")},
         "ratio_wall": round(whole["wall_s"]["single_s"] / whole["wall_s"]["packed_s"], 2),
         "ratio_processor_time": round(whole["cpu_s"]["single_s"] / whole["cpu_s"]["packed_s"], 2),
