@@ -2,8 +2,8 @@
 
 lightly runs as its examples do: its stock transform on PIL images, a DataLoader with as many workers as there are
 cores, the loss and projection head that it brings, SGD. Its images are in memory already, so that no decoding is
-counted. Ours is the loop of `fewscans pretrain`: resident store, augmentation of the whole batch, AdamW, schedule,
-gauges. Both train all weights in every step.
+counted; its workers make some batches ahead while ours has its turn. Ours is the loop of `fewscans pretrain`: resident
+store, augmentation of the whole batch, AdamW, schedule, gauges. Both train all weights in every step.
 
     python benchmarks/peers.py --sizes 32 64 96 --backbones test_resnet resnet18 --out benchmarks/results/peers.json
 
@@ -17,14 +17,13 @@ import argparse
 import contextlib
 import os
 import statistics
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from common import SyntheticStore, now, since, spread, write_results
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -33,11 +32,8 @@ from fewscans import engine, methods, networks, optim
 from fewscans.compat import ensure_torchvision
 from fewscans.config.encoders import METHODS
 from fewscans.config.models import ComputeSettings
-from fewscans.files import write_json
-from fewscans.keyed import key_of
 from fewscans.resident import Resident
 from fewscans.shape import Shape
-from fewscans.training_job import device_name, versions
 
 ensure_torchvision()
 from lightly.loss import NTXentLoss  # noqa: E402
@@ -65,25 +61,6 @@ class InMemory(Dataset):
 
     def __getitem__(self, index: int) -> list[torch.Tensor]:
         return self.transform(self.images[index])
-
-
-class Store:
-    """The same images in the place of a store on disk."""
-
-    scale, intercept = 1 / 255, 0.0
-
-    def __init__(self, images: np.ndarray) -> None:
-        self.voxels = images
-        self.scans = [f"{key_of('bench', i):016x}" for i in range(len(images))]
-        self._row = {scan: i for i, scan in enumerate(self.scans)}
-
-    def row_of(self, scan: str) -> int:
-        """Row of `scan`."""
-        return self._row[scan]
-
-    def digests(self, scans: list[str]) -> list[str]:
-        """Not used here."""
-        return ["" for _ in scans]
 
 
 class Theirs:
@@ -128,7 +105,7 @@ class Ours:
         encoder = networks.make_encoder(backbone, Shape(size, 3), patch_size=None, init_key=0)
         method = methods.load("simclr")(encoder, settings, Shape(size, 3))
         optim.place(method, device)
-        store: Any = Store(images)
+        store: Any = SyntheticStore(len(images), Shape(size, 3), voxels=images)
         per_epoch = len(images) // batch
         schedule = engine.Schedule(10_000, batch, per_epoch, 1e-3, 1e-4, 0.1, None, 0, precision)
         self.training = engine.Training(method, Resident(store, store.scans, device), schedule)
@@ -153,25 +130,17 @@ def measure(backbone: str, size: int, given: argparse.Namespace) -> dict[str, An
     ours.steps(2), theirs.steps(2)
     for _ in range(given.repeats):
         for name, run in (("theirs", theirs), ("ours", ours)):
-            _wait(device)
-            began = time.perf_counter()
+            began = now(device)
             run.steps(given.steps)
-            _wait(device)
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(since(began, device)[0])
     ratios = [t / o for o, t in zip(seconds["ours"], seconds["theirs"], strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
     scans = given.steps * given.batch
     return {
         "backbone": backbone, "size": size, "precision": precision,
         "ours_images_per_s": round(scans / statistics.median(seconds["ours"]), 1),
         "theirs_images_per_s": round(scans / statistics.median(seconds["theirs"]), 1),
-        "ratio": round(middle, 2), "quartile_low": round(low, 2), "quartile_high": round(high, 2),
+        "ratio": spread(ratios, 2), "device": str(device),
     }  # fmt: skip
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def main() -> int:
@@ -193,20 +162,17 @@ def main() -> int:
     for backbone in given.backbones:
         for size in given.sizes:
             one = measure(backbone, size, given)
+            low, high = one["ratio"]["quartile_low"], one["ratio"]["quartile_high"]
             print(
                 f"{backbone:12} {size:4} px  {one['precision']}  ours {one['ours_images_per_s']:8.1f} images/s, "
-                f"lightly {one['theirs_images_per_s']:8.1f}: {one['ratio']:.2f} ({one['quartile_low']:.2f} to "
-                f"{one['quartile_high']:.2f})",
+                f"lightly {one['theirs_images_per_s']:8.1f}: {one['ratio']['median']:.2f} ({low:.2f} to {high:.2f})",
                 flush=True,
             )
             made.append(one)
-    if given.out:
-        device = optim.set_up(ComputeSettings(device=given.device))
-        write_json(given.out, {
-            "date": datetime.now(UTC).date().isoformat(), "machine": device_name(device),
-            "cores": os.cpu_count(), "versions": versions(), "batch": given.batch, "threads": given.threads,
-            "steps": given.steps, "repeats": given.repeats, "cases": made,
-        })  # fmt: skip
+    write_results(
+        given.out, made, made[0]["device"], batch=given.batch, threads=given.threads,
+        steps=given.steps, repeats=given.repeats,
+    )  # fmt: skip
     return 0
 
 

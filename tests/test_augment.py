@@ -274,15 +274,40 @@ def test_crop_has_the_volume_it_was_drawn_with(ndim):
 def test_elastic_folds_nothing_and_leaves_the_corners(shape):
     start = torch.linspace(0.01, 0.9, 40)
     field = grid.displacement(start, torch.full((40,), 0.2), torch.Size(shape))
-    assert field.shape == (40, *shape, len(shape))
+    assert field.shape == (40, len(shape), *shape)
     limit = 2 / (3 * grid.ELASTIC_CELLS)
     assert field.abs().max() <= limit
     assert field.abs().amax(dim=tuple(range(1, field.ndim))).min() > 0.2 * limit
     for axis, length in enumerate(shape):
-        step = torch.diff(field[..., len(shape) - 1 - axis], dim=axis + 1)
+        step = torch.diff(field[:, len(shape) - 1 - axis], dim=axis + 1)
         assert step.min() > -2 / length, "two neighbours change places"
-    corner = (slice(None), *[0] * len(shape))
+    corner = (..., *[0] * len(shape))
     assert field[corner].abs().max() < 0.02
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (12, 9, 10), (1, 6, 5)])
+def test_sampling_is_torchs(shape):
+    """Ours is put together otherwise, to be faster."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(3, 2, *shape, generator=generator)
+    ndim = len(shape)
+    affine = torch.eye(ndim, ndim + 1) + 0.3 * torch.randn(3, ndim, ndim + 1, generator=generator)
+    where = F.affine_grid(affine, list(x.shape), align_corners=False)
+    expected = F.grid_sample(x, where, padding_mode="border", align_corners=False)
+    torch.testing.assert_close(
+        grid.sample(x, affine, None, None), expected, rtol=0, atol=1e-5 if ndim == 2 else 1e-4
+    )
+
+
+def test_without_geometry_nothing_is_sampled(x):
+    still = augment.Policy(crop_area=(1.0, 1.0), crop_aspect=1.0, horizontal_flip=0.0)
+    assert torch.equal(augment.apply(x, KEYS, seed_key=1, epoch=0, view=0, policy=still), x)
+    smaller = augment.apply(x, KEYS, seed_key=1, epoch=0, view=0, policy=still, size=16)
+    torch.testing.assert_close(smaller, F.avg_pool2d(x, 2), rtol=0, atol=1e-5)
+    for moved in ({"horizontal_flip": 1.0}, {"elastic": 0.05}, {"crop_area": (0.5, 1.0)}):
+        policy = dataclasses.replace(still, **moved)
+        out = augment.apply(x, KEYS, seed_key=1, epoch=0, view=0, policy=policy)
+        assert not torch.equal(out, x)
 
 
 @pytest.mark.parametrize("shape", [(40, 30), (16, 12, 20)])

@@ -58,11 +58,13 @@ def blur(x: Tensor, sd: Tensor) -> Tensor:
 
     As a product with a banded matrix along each axis: at small sizes faster than B separate convolutions.
     """
-    for axis in range(2, x.ndim):
-        kernel = _blur_matrix(x.shape[axis], sd)
-        kernel = kernel.view(len(sd), *([1] * (x.ndim - 3)), *kernel.shape[1:])
-        moved = x.movedim(axis, -1)
-        x = torch.matmul(moved, kernel.transpose(-1, -2)).movedim(-1, axis)
+    matrices = {n: _blur_matrix(n, sd)[:, None] for n in set(x.shape[2:])}
+    *deep, down, across = (matrices[n] for n in x.shape[2:])
+    slices = (len(sd), *[1] * len(deep))
+    down, across = (m.view(*slices, 1, *m.shape[-2:]) for m in (down, across))
+    x = torch.matmul(torch.matmul(down, x), across.transpose(-1, -2))
+    for kernel in deep:  # of volumes
+        x = torch.matmul(kernel, x.flatten(3)).view_as(x)
     return x
 
 

@@ -24,7 +24,7 @@ def normals(start: Tensor, n: int) -> Tensor:
     return bank.index_select(0, places)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def _bank(length: int, device: torch.device) -> Tensor:
     """Overlapping stretches [M, length]: a view, so M costs nothing."""
     generator = torch.Generator().manual_seed(key_of("noise bank") % 2**63)

@@ -18,7 +18,7 @@ from fewscans.augment.policy import Policy
 class Parameters:
     """Everything that `render` needs; what is None is not done to any sample."""
 
-    affine: Tensor
+    affine: Tensor | None = None
     """[B, ndim, ndim + 1]: from coordinates of the view to those of the image, x first, both -1 to 1."""
     elastic: Tensor | None = None
     """[B]: largest displacement, as a share of the side."""
@@ -72,7 +72,9 @@ def draw(
 ) -> Parameters:
     """Parameters of one view of the scans `keys` [B]; each sample's depend on its own key alone."""
     u = Numbers(seed_key, epoch, keys, view)
-    made: dict[str, Tensor] = {"affine": _tensor(grid.draw_affine(u, policy, ndim))}
+    made: dict[str, Tensor] = {}
+    if policy.moves:
+        made["affine"] = _tensor(grid.draw_affine(u, policy, ndim))
     if policy.elastic:
         made["elastic"] = _tensor(policy.elastic * u["elastic"])
         made["elastic_start"] = _tensor(u["elastic_start"])

@@ -76,11 +76,20 @@ class Policy:
         return replace(self, crop_area=(low, high))
 
     @property
+    def moves(self) -> bool:
+        """Whether places are changed by a crop, a flip or another affine map."""
+        whole = self.crop_area == (1.0, 1.0) and self.crop_aspect == 1.0
+        return not whole or any(getattr(self, name) > 0 for name in AFFINE)
+
+    @property
     def changes_intensity(self) -> bool:
         """Whether anything but geometry is changed."""
         return any(getattr(self, name) > 0 for name in INTENSITIES)
 
 
+AFFINE = (
+    "horizontal_flip", "vertical_flip", "depth_flip", "rotation_deg", "tilt_deg", "scale", "shear", "translation",
+)  # fmt: skip
 INTENSITIES = (
     "brightness", "contrast", "window", "gamma", "bias_field", "noise_sd", "blur_sd", "sharpen", "shuffle_share",
     "erase_share",
