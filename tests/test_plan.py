@@ -28,6 +28,13 @@ def test_arms_are_legal_products_only():
     ]
 
 
+def test_an_encoder_without_a_legal_protocol_has_no_job():
+    plan = make(protocols=["linear"], baselines=["random", "scratch"])
+    assert {run.encoder for run in plan.runs()} == {"random-test-resnet", "simclr"}
+    assert list(plan.arms) == ["random-test-resnet.main.linear", "simclr.main.linear"]
+    assert plan.arms["simclr.main.linear"].baseline is None
+
+
 def test_baselines_are_made_once_per_network_and_recipe():
     plan = make(
         recipes={"small": {"size": 32}, "large": {"size": 64}},

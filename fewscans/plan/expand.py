@@ -150,6 +150,8 @@ def _add_starts(plan: Plan) -> None:
 
 def _add_arms(plan: Plan) -> None:
     baseline = plan.config.compare.baseline
+    # What no protocol is legal for (scratch, where there are probes alone) has no job either.
+    plan.pairs = [(name, recipe) for name, recipe in plan.pairs if plan.protocols(name)]
     for name, recipe in plan.pairs:
         encoder = plan.encoders[name]
         for protocol in plan.protocols(name):
