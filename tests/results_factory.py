@@ -213,6 +213,7 @@ def _write_encoder(folder: Path, method: str, rng: Any) -> None:
     history = pd.DataFrame({
         "step": steps, "epoch": steps / 10, "loss": 2 + 3 * decay + rng.normal(0, 0.05, len(steps)), "lr": 1e-3,
         "grad_norm": 1.0, "embedding_std": 0.9 - 0.3 * decay, "effective_rank": 14 - 9 * decay, "images_per_s": 300.0,
+        "memory_mb": 500.0, "alignment": 0.4, "uniformity": -2 + decay, "knn_balanced_accuracy": np.nan,
     })  # fmt: skip
     write_table(folder / "history.parquet", "history", history)
     grid = np.linspace(0, 6, 48)
