@@ -180,6 +180,7 @@ def test_resnets_are_inflated_whole(name):
      ("inflated-test_convnext", r"this has ConvNeXt\. Take slices-test_convnext"),
      ("inflated-seresnet18", r"this has Sigmoid\. Take slices-seresnet18"),
      ("slices-monai-resnet18", "networks of timm alone are lifted"),
+     ("slices-inflated-test_resnet", "lifted to volumes, once. Take inflated-test_resnet"),
      ("slices-resnt18", r"'resnt18' is not a timm model\. Did you mean 'resnet18'"),
      ("test_resnet", "Take slices-test_resnet, inflated-test_resnet, one of MONAI's")],
 )  # fmt: skip

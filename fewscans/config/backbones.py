@@ -9,7 +9,8 @@ MOST_SLICES = 32
 
 def flat_name(backbone: str) -> str:
     """Timm's name of the image network that `backbone` lifts to volumes; other names as they are."""
-    return backbone.removeprefix(SLICES).removeprefix(INFLATED)
+    prefix = next((one for one in (SLICES, INFLATED) if backbone.startswith(one)), "")
+    return backbone.removeprefix(prefix)
 
 
 def is_lifted(backbone: str) -> bool:

@@ -27,8 +27,9 @@ class DepthConv3d(nn.Conv3d):
         pad, *plane = self.padding
         if pad:
             # Not `replication_pad3d`, whose gradient on CUDA differs from run to run.
-            ends = (input[:, :, i].unsqueeze(2).expand(-1, -1, int(pad), -1, -1) for i in (0, -1))
-            first, last = ends
+            first, last = (
+                end.expand(-1, -1, int(pad), -1, -1) for end in (input[:, :, :1], input[:, :, -1:])
+            )
             input = torch.cat([first, input, last], dim=2)
         padding: Any = (0, *plane)
         return nn.functional.conv3d(
