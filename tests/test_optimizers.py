@@ -136,7 +136,7 @@ def test_decay_and_layers_are_timms(backbone):
             "conv1.weight": 0, "bn1.bias": 0, "layer1.0.conv1.weight": 1, "layer4.0.bn2.weight": 4,
         }),
         ("monai-test-unet", {
-            "conv_0.conv_1.and.N.weight": 0, "down_1.convs.conv_0.conv.weight": 1,
+            "conv_0.conv_1.adn.N.weight": 0, "down_1.convs.conv_0.conv.weight": 1,
             "down_4.convs.conv_1.conv.bias": 4,
         }),
     ],
