@@ -26,7 +26,6 @@ from fewscans.shape import Shape  # noqa: E402
 from fewscans.store import ROWS, SEAL, VOXELS, voxel_digest  # noqa: E402
 from fewscans.training_job import device_name, versions  # noqa: E402
 
-
 # Seconds that a child may take.
 CHILD_S = 900
 
