@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import statistics
 import sys
 import time
@@ -24,6 +25,9 @@ from fewscans.keyed import key_of  # noqa: E402
 from fewscans.shape import Shape  # noqa: E402
 from fewscans.store import ROWS, SEAL, VOXELS, voxel_digest  # noqa: E402
 from fewscans.training_job import device_name, versions  # noqa: E402
+
+# Seconds that a child may take.
+CHILD_S = 900
 
 
 class SyntheticStore:
@@ -95,11 +99,13 @@ def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
 def in_child(work: Callable[..., Any], *arguments: object) -> tuple[str, float]:
     """(what `work` gives, as text; peak MB of resident memory) of a function in a process of its own.
 
-    Forked before this process has grown: what it holds already counts. A child that is killed, or fails, gives "".
+    Forked before this process has grown: what it holds already counts. A child that is killed, fails, or has not ended
+    after `CHILD_S` (threads that get no memory may wait for ever) gives "".
     """
     receive, send = os.pipe()
     child = os.fork()
     if child == 0:
+        signal.alarm(CHILD_S)
         code = 1
         try:
             os.write(send, str(work(*arguments)).encode())

@@ -122,7 +122,7 @@ def main() -> int:
         one = {
             "scans": n, "size": size, "batch": batch, "limit_mb": limit or None,
             "voxels_mb": round(n * shape.pixels / 2**20, 1), "maxrss_mb": round(peak, 1),
-            **(json.loads(said) if said else {"error": "killed"}),
+            **(json.loads(said) if said else {"error": "killed, or waited for ever"}),
         }  # fmt: skip
         made.append(one)
         print(json.dumps(one), flush=True)
