@@ -68,7 +68,16 @@ class Attempts:
             training = self._training(life)
             schedule = training.schedule
             if state is not None:
-                training.load(state["training"])
+                try:
+                    training.load(state["training"])
+                except (RuntimeError, KeyError, ValueError) as error:
+                    log.warning(
+                        "the checkpoint is not of this training (%s: %s); it begins anew",
+                        type(error).__name__, str(error).splitlines()[0],
+                    )  # fmt: skip
+                    state, self.halved, self.accumulate = None, False, job.schedule.accumulate
+                    self.checkpoint.begin_anew()
+                    continue
                 log.info("going on from step %d of %d", training.step, schedule.n_steps)
             first = training.step
             try:

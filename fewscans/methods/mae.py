@@ -35,6 +35,11 @@ class MAE(Method):
         super().__init__(encoder, settings, shape)
         self.tokens = _tokens(encoder, settings.backbone)
         self.side, self.n_patches = self.tokens.side, self.tokens.n
+        if self.n_patches < 2:
+            raise UserError(
+                f"mae: a scan of {shape.size} pixels is one patch, so that nothing would be left to see. Use a smaller "
+                "`patch_size`, or a larger `size`."
+            )
         self.n_masked = n_masked_of(settings.mask_ratio, self.n_patches)
         dim = _decoder_dim(settings.decoder_dim, self.tokens.dim, shape.ndim)
         self.to_decoder = nn.Linear(self.tokens.dim, dim)

@@ -30,7 +30,7 @@ FLAGS = {
         "a split, and intervals may be too narrow."
     ),
     "few-groups": "Few independent patients in a class: intervals are rough.",
-    "lr-halved": "Pretraining diverged or collapsed once, and went on from its last sound state at half the learning rate.",
+    "lr-halved": "Pretraining diverged or collapsed once and went on from its last sound state at half the rate.",
     "collapsed": "Pretraining collapsed: all scans have nearly the same embedding.",
     "pretrained-with-labels": "The encoder has seen all labels of the training fold, whatever the budget of the row: a "
     "reference, no contender.",
