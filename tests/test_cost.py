@@ -151,10 +151,10 @@ def test_a_checkpoint_takes_what_is_said_of_it(tmp_path, method, backbone):
     assert taken <= sizes.checkpoint_mb(backbone) <= 1.6 * taken
 
 
-def test_pretraining_alone_holds_checkpoints_two_while_one_takes_the_others_place():
+def test_pretraining_alone_holds_checkpoints_two_while_one_takes_the_others_place_and_a_sound_one():
     model = model_of(encoders=simclr(backbone="resnet50"))
     one = sizes.checkpoint_mb("resnet50")
-    assert 2 * one <= model.of(*PRETRAIN).scratch_mb <= 2 * one + 1
+    assert 3 * one <= model.of(*PRETRAIN).scratch_mb <= 3 * one + 1
     assert model.of(*FINETUNE).scratch_mb == 0
     assert model.of(*PRETRAIN).output_mb < one
 

@@ -51,6 +51,16 @@ def test_rotations_are_exact_and_all_differ(ndim, n):
         assert all(torch.equal(torch.rot90(a, 1, axes), b) for a, b in pairwise(quarters))
 
 
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_memory_is_planned_for_all_images_of_a_step(ndim):
+    shape = Shape(16, 1, ndim)
+    for name, changes in (("rotation", {}), ("exemplar", {"copies": 3})):
+        method = make(name, shape, **changes)
+        views = method.views(batch(shape))
+        n = len(rotation.rotated(views[0])) if name == "rotation" else len(views)
+        assert method.settings.images(ndim) == n
+
+
 @pytest.mark.parametrize("strength", [0.0, 1.0, 2.0])
 @pytest.mark.parametrize("modality", ["any", "ct", "xray", "photograph"])
 def test_an_upright_policy_turns_nothing(strength, modality):

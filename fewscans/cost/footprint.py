@@ -40,7 +40,7 @@ class Footprint:
         tuned = self.plan.config.protocol_settings.finetune
         images = tuned.batch_size / tuned.accumulate
         if rule == "pretrain":
-            scans, views = self.work.seen(encoder, dataset), self.views(encoder)
+            scans, views = self.work.seen(encoder, dataset), self.views(encoder, recipe)
             images = self.work.schedule(encoder, dataset)[1] * views
             # One micro-batch at a time.
             images /= getattr(self.plan.encoders[encoder].settings, "accumulate", 1)
@@ -48,10 +48,11 @@ class Footprint:
         shape = self.plan.recipes[recipe]
         return sizes.training_mb(backbone, shape, images, scans, self.work.device)
 
-    def views(self, encoder: str) -> float:
+    def views(self, encoder: str, recipe: str) -> float:
         """Images of full size that a step makes of one scan."""
         settings = self.plan.encoders[encoder].settings
-        return settings.images if isinstance(settings, PretrainSettings) else 1
+        ndim = self.plan.recipes[recipe].ndim
+        return settings.images(ndim) if isinstance(settings, PretrainSettings) else 1
 
     def output(self, rule: str, encoder: str, recipe: str, dataset: str) -> tuple[int, int]:
         """(MB, files) that a job leaves behind, its log, benchmark and cache entries counted."""

@@ -37,8 +37,8 @@ KEPT_IMAGES = {"test_resnet": 100, "test_vit": 40}
 MOST_KEPT_IMAGES = 200
 # Weights of a network with what a method adds to it, over its own; thrown away with the checkpoint.
 HEADS = 1.25
-# Checkpoints of a training: the last one, and the next until it is whole and takes its place.
-CHECKPOINTS = 2
+# Checkpoints of a training: the last one, the next until it is whole and takes its place, and the last sound state.
+CHECKPOINTS = 3
 # Scans as they were delivered: 512 x 512 of 16 bits.
 NATIVE_MB = 0.55
 MB = 1e6

@@ -108,9 +108,8 @@ class PretrainSettings(EncoderSettings):
     """Processes that share a pretraining, one per GPU, on one node or several; the batch is divided among them. Other
     numbers round differently, so it belongs to the result."""
 
-    @property
-    def images(self) -> float:
-        """Images of full size that a step makes of one scan: what memory follows from."""
+    def images(self, ndim: int) -> float:
+        """Images of full size that a step makes of one scan of `ndim` axes: what memory follows from."""
         return self.views
 
     @property

@@ -60,7 +60,6 @@ class Dino(MomentumSettings):
     """Output of the head; without it four for each scan of a batch, as the paper's 65,536 are far more than small data
     sets have scans."""
 
-    @property
-    def images(self) -> float:
-        """Small crops count by their area."""
-        return self.views + self.local_crops * self.local_side**2
+    def images(self, ndim: int) -> float:
+        """Small crops count by their area (volume)."""
+        return self.views + self.local_crops * self.local_side**ndim

@@ -15,7 +15,11 @@ class Rotation(PretrainSettings):
     method: Literal["rotation"] = "rotation"
     title: ClassVar[str] = "rotation"
     module: ClassVar[str] = "fewscans.methods.rotation"
-    views: ClassVar[int] = 4  # 10 of a volume
+    views: ClassVar[int] = 4
+
+    def images(self, ndim: int) -> float:
+        """Three turns in each plane, and none."""
+        return 4 if ndim == 2 else 10
 
 
 class PatchSettings(PretrainSettings):
@@ -62,7 +66,6 @@ class Exemplar(PretrainSettings):
     projector_dim: int = Field(default=128, ge=2, le=65_536)
     """Length of the vectors that are compared (the authors': 1,000)."""
 
-    @property
-    def images(self) -> float:
+    def images(self, ndim: int) -> float:
         """All views have full size."""
         return self.copies
