@@ -80,6 +80,7 @@ class Schedule:
     ema: float | None = None
     steps: int | None = None
     """In all; without it those of `epochs`."""
+    sync_batchnorm: bool = True
 
     @property
     def n_steps(self) -> int:
@@ -132,8 +133,10 @@ class Training:
     ) -> None:
         self.ranks = ranks
         if ranks.size > 1:
-            make_global(method)
             method.gather = ranks.gather
+            if schedule.sync_batchnorm:
+                make_global(method)
+                method.gather_for_norms = ranks.gather
         self.method, self.resident, self.schedule = method, resident, schedule
         known = known or Known.nothing(len(resident))
         self.scans = Scans(resident.keys, resident.batch, known, method.shape.size)

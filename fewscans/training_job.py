@@ -126,6 +126,7 @@ class Job:
             momentum=s.sgd_momentum,
             accumulate=s.accumulate,
             ema=s.ema,
+            sync_batchnorm=s.sync_batchnorm,
         )
 
     def fits(self, batch: int, accumulate: int) -> bool:

@@ -32,7 +32,7 @@ def main(folder: Path) -> None:
             alone = make(name, backbone, ndim)
             views = views_of(alone, batch(ndim))
             together = make_global(copy.deepcopy(alone))
-            together.gather = ranks.gather
+            together.gather = together.gather_for_norms = ranks.gather
             loss, _ = alone.loss(*views)
             expected = gradients(alone, loss)
             share, _ = together.loss(*(ranks.share(view) for view in views))

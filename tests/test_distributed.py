@@ -159,6 +159,17 @@ def test_losses_are_those_of_one(cohort, method, backbone):
         np.testing.assert_allclose(two[gauge], one[gauge], rtol=10 * TOLERANCE)
 
 
+def test_batch_norms_may_be_each_ranks_own(cohort):
+    given = {"batch_size": 8, "epochs": 1, "ranks": 2}
+    losses = []
+    for name, shared in (("shared", True), ("own", False)):
+        params = make_params("simclr", sync_batchnorm=shared, **given)
+        done = run(script(cohort, params, f"norms-{name}"))
+        assert done.returncode == 0, done.stderr
+        losses.append(read_table(cohort / f"norms-{name}/history.parquet", "history").loss.iloc[0])
+    assert abs(losses[0] - losses[1]) > 100 * TOLERANCE
+
+
 def wait_for_state(
     folder: Path, processes: list[subprocess.Popen[str]], before: int | None = None
 ) -> Path:

@@ -44,6 +44,9 @@ class Method(nn.Module):
     """Rows of the whole batch, of those [B, ...] that this process has: for losses that compare scans with one
     another. The engine replaces it where several processes share a training."""
 
+    gather_for_norms: Callable[[Tensor], Tensor] = staticmethod(lambda x: x)
+    """The same for norms that a method computes itself; replaced where batch norms are those of all processes."""
+
     def __init__(self, encoder: nn.Module, settings: Any, shape: Shape) -> None:
         super().__init__()
         self.encoder = encoder

@@ -82,9 +82,9 @@ class SparK(Method):
     def restored(self, x: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised pixels [B, C, *S], and the mean [B, E] of the visible places of the coarsest map."""
         seen = Seen(~enlarge(masked, self.mask_patch))
-        with seeing_only(self.encoder, seen, self.gather):
+        with seeing_only(self.encoder, seen, self.gather_for_norms):
             maps = pyramid(self.encoder, seen.only(x))[::-1]
-        with seeing_only(self.norms, seen, self.gather):
+        with seeing_only(self.norms, seen, self.gather_for_norms):
             filled = [
                 self.filled(norm(one), seen) for one, norm in zip(maps, self.norms, strict=True)
             ]

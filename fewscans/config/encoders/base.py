@@ -108,6 +108,10 @@ class PretrainSettings(EncoderSettings):
     """Processes that share a pretraining, one per GPU, on one node or several; the batch is divided among them. Other
     numbers round differently, so it belongs to the result."""
 
+    sync_batchnorm: bool = True
+    """Whether batch norms take their statistics from the scans of all `ranks`, as one process would; else each from its
+    own, which saves an exchange for each norm, and the first rank's running statistics are kept."""
+
     def images(self, ndim: int) -> float:
         """Images of full size that a step makes of one scan of `ndim` axes: what memory follows from."""
         return self.views
