@@ -87,7 +87,7 @@ def test_help_schema_and_reference_have_it(env):
     )
     code = (
         "import json; from fewscans.config import reference as r;"
-        "print(json.dumps([r.schema(), r.config_reference()]))"
+        "print(json.dumps([r.schema(), r.encoders_reference()]))"
     )
     schema, reference = json.loads(python(code, env))
     assert "weight" in schema["$defs"]["Toy"]["properties"]

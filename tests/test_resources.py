@@ -84,7 +84,7 @@ def test_pretraining_tells_what_its_checkpoints_take():
     held = {rule: resources.of(rule).get("scratch_mb") for rule in RULES}
     told = {rule: call(value) for rule, value in held.items() if value is not None}
     one = sizes.checkpoint_mb("resnet18")
-    assert told == dict.fromkeys(("pretrain", "pretrain_ranks"), math.ceil(2 * one))
+    assert told == dict.fromkeys(("pretrain", "pretrain_ranks"), math.ceil(3 * one))
 
 
 def test_rules_of_the_workflow_declare_their_own_resources():

@@ -211,10 +211,10 @@ def test_a_comment_reruns_nothing_and_a_changed_function_what_uses_it(clone):
 def test_a_new_method_reruns_nothing(clone):
     registry = clone.folder / "fewscans/config/encoders/__init__.py"
     text = registry.read_text()
-    assert "    Mae, Simmim," in text
+    assert "    Mae, Simmim, Spark," in text
     registry.write_text(
         text.replace("    Mae, Simmim,", "    Mae, Simmim, Other,").replace(
-            "import Mae, Simmim", "import Mae, Other, Simmim"
+            "import Genesis, Mae, Simmim", "import Genesis, Mae, Other, Simmim"
         )
     )
     settings = clone.folder / "fewscans/config/encoders/masked.py"
