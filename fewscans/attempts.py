@@ -71,6 +71,8 @@ class Attempts:
                 try:
                     training.load(state["training"])
                 except (RuntimeError, KeyError, ValueError) as error:
+                    if outofmemory.is_out_of_memory(error):
+                        raise
                     log.warning(
                         "the checkpoint is not of this training (%s: %s); it begins anew",
                         type(error).__name__, str(error).splitlines()[0],
@@ -124,7 +126,7 @@ class Attempts:
             known=job.known,
             save=save,
             keep=keep,
-            looks=Looks(job.resident, job.seed_key, job.labelled),
+            looks=Looks(job.resident, job.seed_key, job.probe_scans),
             stop_collapsed=job.settings.on_collapse == "stop",
             checkpoint_s=job.settings.checkpoint_minutes * 60,
             should_stop=life.should_stop,

@@ -34,7 +34,7 @@ _NEIGHBOURS, _TEMPERATURE = 20, 0.07
 
 
 @dataclass(frozen=True)
-class Labelled:
+class ProbeScans:
     """Rows of training scans whose labels may be seen, their classes, and whose scans they are: int64 [B] each."""
 
     rows: NDArray[np.int64]
@@ -44,7 +44,7 @@ class Labelled:
     @classmethod
     def read(
         cls, path: Path, resident: Resident, labelled: frozenset[str], dataset: str, seed_key: int
-    ) -> Labelled | None:
+    ) -> ProbeScans | None:
         """Of ``labels.parquet``, `N_SEEN` at most; None where it is not there or fewer than two classes are."""
         rows = np.array([i for i, s in enumerate(resident.scans) if s in labelled], dtype=np.int64)
         if not path.is_file() or not len(rows):
@@ -71,7 +71,9 @@ class Looks:
         For the probe of neighbours.
     """
 
-    def __init__(self, resident: Resident, seed_key: int, labelled: Labelled | None = None) -> None:
+    def __init__(
+        self, resident: Resident, seed_key: int, labelled: ProbeScans | None = None
+    ) -> None:
         self.resident, self.labelled = resident, labelled
         self.key = keyed.key_of("looks", seed_key)
         self.rows = keyed.permutation(self.key, 0, resident.keys)[:N_SEEN]

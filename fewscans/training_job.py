@@ -29,7 +29,7 @@ from fewscans.digest import code_digest
 from fewscans.distributed import ALONE, Ranks
 from fewscans.errors import UserError
 from fewscans.files import Cache, digest, write_json
-from fewscans.gauges import Labelled, collapsed
+from fewscans.gauges import ProbeScans, collapsed
 from fewscans.known import Known
 from fewscans.methods.base import Method
 from fewscans.pictures import RECONSTRUCTIONS, VIEWS, write_pictures
@@ -78,9 +78,9 @@ class Job:
             "pretrain", params.base_seed, params.seed, digest(sources.scans)
         )
         # For a gauge alone, so no part of the digest.
-        self.labelled = None
+        self.probe_scans = None
         if labels is not None:
-            self.labelled = Labelled.read(
+            self.probe_scans = ProbeScans.read(
                 labels, resident, sources.labelled, params.dataset, self.seed_key
             )
         self.schedule = self._schedule()

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from engine_factory import make_folds, make_known, make_params, make_store
+from slow_math import cosine, random_rows
 from test_known import labels
 
 from fewscans import engine, methods, networks, optim
@@ -27,18 +28,7 @@ from scripts import pretrain as script
 N = 8
 
 
-def _random(*shape: int, seed: int) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 # -- the loss --------------------------------------------------------------------------------------
-
-
-def _cosine(u, v) -> float:
-    dot, uu, vv = (
-        sum(a * b for a, b in zip(x, y, strict=True)) for x, y in ((u, v), (u, u), (v, v))
-    )
-    return dot / math.sqrt(uu) / math.sqrt(vv)
 
 
 def slow_side(u, v, there, patient, t) -> float:
@@ -46,8 +36,8 @@ def slow_side(u, v, there, patient, t) -> float:
     total = 0.0
     for i in there:
         kept = [k for k in there if k == i or patient[k] != patient[i]]
-        below = sum(math.exp(_cosine(u[i], v[k]) / t) for k in kept)
-        total -= math.log(math.exp(_cosine(u[i], v[i]) / t) / below)
+        below = sum(math.exp(cosine(u[i], v[k]) / t) for k in kept)
+        total -= math.log(math.exp(cosine(u[i], v[i]) / t) / below)
     return total / len(there) if there else 0.0
 
 
@@ -80,7 +70,7 @@ PRESENT = {
 @pytest.mark.parametrize("patient", [[0, 1, 2, 3, 4, 5, 6], [0, 0, 1, 2, 1, 3, 0], [4] * 7])
 @pytest.mark.parametrize(("t", "weight", "dim"), [(0.1, 0.75, 5), (0.5, 0.5, 2), (1.0, 1.0, 16)])
 def test_loss_is_the_slow_one(missing, patient, t, weight, dim, inner):
-    pairs = [(_random(7, dim, seed=s), _random(7, dim, seed=s + 1)) for s in (1, 3)]
+    pairs = [(random_rows(7, dim, seed=s), random_rows(7, dim, seed=s + 1)) for s in (1, 3)]
     present = [torch.tensor(p, dtype=torch.bool) for p in PRESENT[missing]]
     found = aggregate(pairs, present, torch.tensor(patient), t, weight, inner=inner)
     expected = slow_contig(pairs, PRESENT[missing], patient, t, weight, inner)
@@ -89,7 +79,7 @@ def test_loss_is_the_slow_one(missing, patient, t, weight, dim, inner):
 
 @pytest.mark.parametrize("n", [2, 3, 17])
 def test_loss_without_gaps_is_two_cross_entropies(n):
-    image, table = _random(n, 6, seed=1), _random(n, 6, seed=2)
+    image, table = random_rows(n, 6, seed=1), random_rows(n, 6, seed=2)
     similarity = torch.nn.functional.normalize(image) @ torch.nn.functional.normalize(table).T / 0.1
     found = cross_modal(
         image, table, torch.ones(n, dtype=torch.bool), torch.arange(n), 0.1, weight=0.75
@@ -101,7 +91,7 @@ def test_loss_without_gaps_is_two_cross_entropies(n):
 
 @pytest.mark.parametrize("present", [[0, 0, 0], [0, 1, 0], [1, 1, 0]])
 def test_less_than_two_patients_give_zero_with_gradients(present):
-    image, table = (_random(3, 4, seed=s).requires_grad_() for s in (1, 2))
+    image, table = (random_rows(3, 4, seed=s).requires_grad_() for s in (1, 2))
     patient = torch.tensor([5, 5, 6])
     loss = cross_modal(
         image, table, torch.tensor(present, dtype=torch.bool), patient, 0.1, weight=0.75
@@ -113,7 +103,7 @@ def test_less_than_two_patients_give_zero_with_gradients(present):
 
 
 def test_who_has_no_row_has_no_part():
-    image, table = (_random(5, 4, seed=s).requires_grad_() for s in (1, 2))
+    image, table = (random_rows(5, 4, seed=s).requires_grad_() for s in (1, 2))
     present = torch.tensor([1, 1, 0, 1, 1], dtype=torch.bool)
     cross_modal(image, table, present, torch.arange(5), 0.1, weight=0.75).backward()
     for one in (image, table):

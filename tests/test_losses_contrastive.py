@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from engine_factory import make_folds, make_params, make_store
+from slow_math import cosine, random_rows
 
 from fewscans import engine, methods, networks
 from fewscans.compat import ensure_torchvision
@@ -27,17 +28,6 @@ from fewscans.shape import Shape
 ensure_torchvision()
 
 SIZE, N = 16, 12
-
-
-def _random(*shape: int, seed: int) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def _cosine(u, v) -> float:
-    dot, uu, vv = (
-        sum(a * b for a, b in zip(x, y, strict=True)) for x, y in ((u, v), (u, u), (v, v))
-    )
-    return dot / math.sqrt(uu) / math.sqrt(vv)
 
 
 def make(name: str, **settings):
@@ -69,10 +59,10 @@ def slow_l_out(z1, z2, target, t) -> float:
     n, total = len(z1), 0.0
     for i in range(2 * n):
         others = [a for a in range(2 * n) if a != i]
-        below = sum(math.exp(_cosine(z[i], z[a]) / t) for a in others)
+        below = sum(math.exp(cosine(z[i], z[a]) / t) for a in others)
         own = target[i % n]
         p = [a for a in others if a % n == i % n or (own >= 0 and target[a % n] == own)]
-        total -= sum(math.log(math.exp(_cosine(z[i], z[a]) / t) / below) for a in p) / len(p)
+        total -= sum(math.log(math.exp(cosine(z[i], z[a]) / t) / below) for a in p) / len(p)
     return total / (2 * n)
 
 
@@ -81,20 +71,20 @@ def slow_l_out(z1, z2, target, t) -> float:
 )
 @pytest.mark.parametrize("t", [0.07, 0.1, 1.0])
 def test_supcon_is_equation_2(target, t):
-    z1, z2 = (_random(len(target), 5, seed=seed) for seed in (1, 2))
+    z1, z2 = (random_rows(len(target), 5, seed=seed) for seed in (1, 2))
     found = supcon.l_out(z1, z2, torch.tensor(target), t)
     assert float(found) == pytest.approx(slow_l_out(z1, z2, target, t), abs=1e-10)
 
 
 def test_supcon_without_labels_is_simclr():
-    z1, z2 = (_random(6, 5, seed=seed) for seed in (1, 2))
+    z1, z2 = (random_rows(6, 5, seed=seed) for seed in (1, 2))
     for target in (torch.full((6,), -1), torch.arange(6)):
         found = supcon.l_out(z1, z2, target, 0.1)
         assert float(found) == pytest.approx(float(simclr.nt_xent(z1, z2, 0.1)), abs=1e-12)
 
 
 def test_supcon_does_not_care_what_classes_are_called():
-    z1, z2 = (_random(6, 5, seed=seed) for seed in (1, 2))
+    z1, z2 = (random_rows(6, 5, seed=seed) for seed in (1, 2))
     one, other = (
         supcon.l_out(z1, z2, torch.tensor(t), 0.1)
         for t in ([0, 1, 0, 2, -1, 1], [5, 0, 5, 1, -1, 0])
@@ -150,9 +140,9 @@ def slow_info_nce(q, k, queue, t, spared=None) -> float:
     q, k, queue = q.tolist(), k.tolist(), queue.tolist()
     total = 0.0
     for i in range(len(q)):
-        plus = math.exp(_cosine(q[i], k[i]) / t)
+        plus = math.exp(cosine(q[i], k[i]) / t)
         minus = sum(
-            math.exp(_cosine(q[i], key) / t)
+            math.exp(cosine(q[i], key) / t)
             for j, key in enumerate(queue)
             if spared is None or not spared[i][j]
         )
@@ -163,10 +153,10 @@ def slow_info_nce(q, k, queue, t, spared=None) -> float:
 @pytest.mark.parametrize(("b", "d", "n"), [(1, 3, 2), (3, 4, 7), (8, 16, 8)])
 @pytest.mark.parametrize("t", [0.07, 0.2, 1.0])
 def test_info_nce_is_equation_1(b, d, n, t):
-    q, k, queue = (_random(m, d, seed=seed) for seed, m in enumerate((b, b, n)))
+    q, k, queue = (random_rows(m, d, seed=seed) for seed, m in enumerate((b, b, n)))
     found = mocov2.info_nce(q, k, unit(queue), t)
     assert float(found) == pytest.approx(slow_info_nce(q, k, queue, t), abs=1e-10)
-    spared = _random(b, n, seed=9) > 0
+    spared = random_rows(b, n, seed=9) > 0
     found = mocov2.info_nce(q, k, unit(queue), t, spared)
     assert float(found) == pytest.approx(slow_info_nce(q, k, queue, t, spared), abs=1e-10)
 
@@ -176,16 +166,16 @@ def test_lightly_says_the_same_with_its_memory_bank(t):
     from lightly import loss as lightly
 
     theirs = lightly.NTXentLoss(t, memory_bank_size=(10, 6))
-    q, k = _random(4, 6, seed=1).float().requires_grad_(), _random(4, 6, seed=2).float()
+    q, k = random_rows(4, 6, seed=1).float().requires_grad_(), random_rows(4, 6, seed=2).float()
     theirs(q, k)  # makes and fills the bank
     bank = theirs.memory_bank.bank.clone()
-    q, k = _random(4, 6, seed=3).float().requires_grad_(), _random(4, 6, seed=4).float()
+    q, k = random_rows(4, 6, seed=3).float().requires_grad_(), random_rows(4, 6, seed=4).float()
     found = mocov2.info_nce(q, k, bank, t)
     assert float(found.detach()) == pytest.approx(float(theirs(q, k).detach()), abs=1e-6)
 
 
 def test_keys_get_no_gradient():
-    q, k, queue = (_random(4, 3, seed=seed).requires_grad_() for seed in range(3))
+    q, k, queue = (random_rows(4, 3, seed=seed).requires_grad_() for seed in range(3))
     mocov2.info_nce(q, k, queue.detach(), 0.2).backward()
     assert q.grad.abs().sum() > 0
     assert k.grad is None

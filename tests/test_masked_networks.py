@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 from engine_factory import make_folds, make_params, make_store
+from method_factory import batch, make
 from safetensors.torch import load_file
 from torch import nn
 
-from fewscans import engine, methods, networks, optim
-from fewscans.config.encoders import ENCODERS
+from fewscans import engine, networks, optim
 from fewscans.errors import UserError
 from fewscans.methods import distortions
 from fewscans.methods.base import Batch
@@ -33,19 +33,6 @@ NETS = [
 ]  # fmt: skip
 
 
-def make(name: str, backbone: str, shape: Shape, **changes):
-    given = ENCODERS[name].model_validate({"method": name, "backbone": backbone, **changes})
-    encoder = networks.make_encoder(backbone, shape, patch_size=None, init_key=1)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return methods.load(name)(encoder, given, shape)
-
-
-def batch(shape: Shape, n: int = 4, epoch: int = 0) -> Batch:
-    x = torch.rand(n, *shape.full, generator=torch.Generator().manual_seed(3))
-    return Batch(x, np.arange(1, n + 1, dtype=np.uint64), epoch, seed_key=5)
-
-
 # SparK
 
 
@@ -53,7 +40,7 @@ def batch(shape: Shape, n: int = 4, epoch: int = 0) -> Batch:
 @pytest.mark.parametrize("training", [True, False])
 def test_no_hidden_pixel_reaches_the_network(backbone, shape, training):
     """Also not by the statistics of norms, nor by the running ones that they leave."""
-    one, other = (make("spark", backbone, shape).train(training) for _ in range(2))
+    one, other = (make("spark", shape, backbone).train(training) for _ in range(2))
     x, masked = one.views(batch(shape))
     hidden = enlarge(masked, one.mask_patch)
     with torch.no_grad():
@@ -115,7 +102,7 @@ def test_norms_count_visible_places_alone(kind):
 def test_spark_loss_is_that_of_hidden_squares(ratio, shape):
     """Squares are normalised by their own mean and (unbiased) variance; mean of squares' mean squared errors."""
     backbone = "test_resnet" if shape.ndim == 2 else "monai-test-resnet"
-    method = make("spark", backbone, shape, mask_ratio=ratio).double()
+    method = make("spark", shape, backbone, mask_ratio=ratio).double()
     x, masked = method.views(batch(shape, 3))
     x = x.double()
     with torch.no_grad():
@@ -141,11 +128,11 @@ def test_spark_loss_is_that_of_hidden_squares(ratio, shape):
 
 def test_networks_without_maps_are_told():
     with pytest.raises(UserError, match="spark needs a convolutional network, and 'test_vit'"):
-        make("spark", "test_vit", Shape(32))
+        make("spark", Shape(32), "test_vit")
     with pytest.raises(UserError, match="genesis needs a network with maps"):
-        make("genesis", "test_vit", Shape(32))
+        make("genesis", Shape(32), "test_vit")
     with pytest.raises(UserError, match="mask_patch 7 does not divide"):
-        make("spark", "test_resnet", Shape(32), mask_patch=7)
+        make("spark", Shape(32), "test_resnet", mask_patch=7)
     assert (
         map_shapes(
             networks.make_encoder("test_vit", Shape(32), patch_size=None, init_key=0), Shape(32)
@@ -233,7 +220,7 @@ def test_rates_are_shares_of_scans(rate):
 
 def test_distortions_are_keyed_by_scan():
     shape = Shape(32)
-    method = make("genesis", "test_resnet", shape)
+    method = make("genesis", shape, "test_resnet")
     whole = method.views(batch(shape))
     full = batch(shape)
     some = Batch(full.x[[3, 1]], full.keys[[3, 1]], 0, 5)
@@ -244,7 +231,7 @@ def test_distortions_are_keyed_by_scan():
 
 @pytest.mark.parametrize(("backbone", "shape"), NETS)
 def test_genesis_loss_is_the_mean_squared_error_of_all_pixels(backbone, shape):
-    method = make("genesis", backbone, shape).double().eval()
+    method = make("genesis", shape, backbone).double().eval()
     x, bad = (view.double() for view in method.views(batch(shape, 2)))
     with torch.no_grad():
         found = float(method.loss(x, bad)[0])
@@ -257,7 +244,7 @@ def test_genesis_loss_is_the_mean_squared_error_of_all_pixels(backbone, shape):
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_encoder_and_decoder_are_the_two_halves_of_monais_unet(ndim):
     shape = Shape(32, 1, ndim)
-    method = make("genesis", "monai-test-unet", shape)
+    method = make("genesis", shape, "monai-test-unet")
     views = method.views(batch(shape, 2))
     engine.train_step(method, optim.make_optimizer(method, 1e-3, 0.0), views)
     kwargs = {**method.encoder.fewscans_network["kwargs"], "out_channels": 1}
@@ -295,7 +282,7 @@ def test_the_decoder_is_kept_and_taken_up(tmp_path):
         first / "decoder.safetensors"
     ).read_bytes()
     # The next stage begins with it; one of another shape keeps its own.
-    method = make("genesis", "monai-test-unet", Shape(32))
+    method = make("genesis", Shape(32), "monai-test-unet")
     assert not torch.equal(
         method.decoder.state_dict()["final_conv.weight"], state["final_conv.weight"]
     )
@@ -303,7 +290,7 @@ def test_the_decoder_is_kept_and_taken_up(tmp_path):
     assert all(
         torch.equal(value, state[name]) for name, value in method.decoder.state_dict().items()
     )
-    other = make("genesis", "monai-test-unet", Shape(32, 3))
+    other = make("genesis", Shape(32, 3), "monai-test-unet")
     before = copy.deepcopy(other.decoder.state_dict())
     Start.open(first).hand_on(other.handed_on())
     assert all(

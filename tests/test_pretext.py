@@ -12,27 +12,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from method_factory import batch, make
 
-from fewscans import augment, methods, networks
-from fewscans.config.encoders import ENCODERS
+from fewscans import augment, networks
 from fewscans.errors import UserError
 from fewscans.methods import exemplar, jigsaw, patches, permutations, rotation
 from fewscans.methods.base import Batch
 from fewscans.shape import Shape
-
-
-def make(name: str, shape: Shape, backbone: str | None = None, **changes):
-    backbone = backbone or ("test_resnet" if shape.ndim == 2 else "monai-test-resnet")
-    given = ENCODERS[name].model_validate({"method": name, "backbone": backbone, **changes})
-    encoder = networks.make_encoder(backbone, shape, patch_size=given.patch_size, init_key=1)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return methods.load(name)(encoder, given, shape)
-
-
-def batch(shape: Shape, n: int = 4, epoch: int = 0) -> Batch:
-    x = torch.rand(n, *shape.full, generator=torch.Generator().manual_seed(3))
-    return Batch(x, np.arange(1, n + 1, dtype=np.uint64), epoch, seed_key=5)
 
 
 @pytest.mark.parametrize(("ndim", "n"), [(2, 4), (3, 10)])

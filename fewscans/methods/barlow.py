@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewscans import augment
-from fewscans.methods.base import Batch, Method
+from fewscans.methods.base import Batch, Method, precise
 from fewscans.methods.heads import mlp
 from fewscans.networks import embedding_dim
 from fewscans.shape import Shape
@@ -54,8 +54,7 @@ def redundancy(z1: Tensor, z2: Tensor, off_diagonal: float) -> Tensor:
     C_ij = sum_b z1_bi z2_bj / ( sqrt(sum_b z1_bi^2) sqrt(sum_b z2_bj^2) ) of projections [B, D] with mean 0 over the
     batch (equation 2).
     """
-    wide = torch.promote_types(z1.dtype, torch.float32)
-    z1, z2 = (z.to(wide) - z.to(wide).mean(dim=0) for z in (z1, z2))
+    z1, z2 = (precise(z) - precise(z).mean(dim=0) for z in (z1, z2))
     c = F.normalize(z1, dim=0).T @ F.normalize(z2, dim=0)
     diagonal = c.diagonal()
     within = (1 - diagonal).square().sum()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fewscans import augment
 from fewscans.methods import momentum
-from fewscans.methods.base import Batch, Method
+from fewscans.methods.base import Batch, Method, precise
 from fewscans.methods.heads import mlp
 from fewscans.networks import embedding_dim
 from fewscans.shape import Shape
@@ -69,8 +69,7 @@ def regression(q: Tensor, z: Tensor) -> Tensor:
 
     || q/|q| - z/|z| ||^2 = 2 - 2 <q, z> / (|q| |z|)
     """
-    wide = torch.promote_types(q.dtype, torch.float32)
-    return 2 - 2 * F.cosine_similarity(q.to(wide), z.detach().to(wide), dim=1).mean()
+    return 2 - 2 * F.cosine_similarity(precise(q), precise(z.detach()), dim=1).mean()
 
 
 METHOD = BYOL

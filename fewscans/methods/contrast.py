@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fewscans import augment
 from fewscans.config.encoders.contrastive import ContrastiveSettings
+from fewscans.methods.base import precise
 from fewscans.methods.batch import Batch
 
 
@@ -31,7 +32,7 @@ def two_views(
 
 def unit(x: Tensor) -> Tensor:
     """Rows of length 1, in single precision or better."""
-    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=1)
+    return F.normalize(precise(x), dim=1)
 
 
 def related(patient: Tensor, other: Tensor | None = None) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fewscans import augment
 from fewscans.methods import momentum
-from fewscans.methods.base import Batch, Method
+from fewscans.methods.base import Batch, Method, precise
 from fewscans.networks import embedding_dim
 from fewscans.networks.resized import fitting_side, forward_at
 from fewscans.shape import Shape
@@ -136,8 +136,7 @@ def cross_entropy(targets: Any, student: Any, temperature: float) -> Tensor:
     student
         Logits [B, K] of all crops, the large ones first and in the same order.
     """
-    wide = torch.promote_types(student[0].dtype, torch.float32)
-    logs = [F.log_softmax(logits.to(wide) / temperature, dim=1) for logits in student]
+    logs = [F.log_softmax(precise(logits) / temperature, dim=1) for logits in student]
     terms = [
         -(target * log).sum(dim=1).mean()
         for i, target in enumerate(targets)

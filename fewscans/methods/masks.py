@@ -5,12 +5,15 @@ Legend: B batch, C channels, S axes of space, s places of a mask, N patches, P n
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fewscans.errors import UserError
+from fewscans.methods.batch import Batch
 from fewscans.shape import Shape
 
 
@@ -20,6 +23,13 @@ def draw_masked(u: NDArray[np.float64], n_masked: int) -> Tensor:
     masked = np.zeros(u.shape, dtype=bool)
     np.put_along_axis(masked, order[:, :n_masked], True, axis=1)
     return torch.from_numpy(masked)
+
+
+def draw_squares(batch: Batch, rows: int, n_masked: int) -> Tensor:
+    """Which squares of each scan are masked: bool [B, *s] on its device, `rows` along each axis, keyed by scan."""
+    shape = (rows,) * (batch.x.ndim - 2)
+    masked = draw_masked(batch.random(math.prod(shape)), n_masked)
+    return masked.view(-1, *shape).to(batch.x.device)
 
 
 def n_masked_of(ratio: float, n: int) -> int:

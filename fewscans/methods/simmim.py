@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fewscans import augment
 from fewscans.errors import UserError
 from fewscans.methods.base import Batch, Method, precise
-from fewscans.methods.masks import check_square, draw_masked, enlarge, fitting_square, n_masked_of
+from fewscans.methods.masks import check_square, draw_squares, enlarge, fitting_square, n_masked_of
 from fewscans.networks import tokens
 from fewscans.networks.maps import feature_map, last_map
 from fewscans.shape import Shape
@@ -59,9 +59,8 @@ class SimMIM(Method):
 
     def views(self, batch: Batch) -> tuple[Tensor, ...]:
         """A crop, and which squares are masked: bool [B, *rows], exactly `n_masked` in each."""
-        rows = (self.rows,) * self.shape.ndim
-        masked = draw_masked(batch.random(math.prod(rows)), self.n_masked)
-        return batch.augmented(0, self.policy), masked.view(-1, *rows).to(batch.x.device)
+        masked = draw_squares(batch, self.rows, self.n_masked)
+        return batch.augmented(0, self.policy), masked
 
     def loss(self, *views: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean absolute error of the masked pixels."""

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewscans import augment
-from fewscans.methods.base import Batch, Method
+from fewscans.methods.base import Batch, Method, precise
 from fewscans.methods.heads import mlp
 from fewscans.networks import embedding_dim
 from fewscans.shape import Shape
@@ -53,8 +53,7 @@ class SimSiam(Method):
 
 def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
     """D(p, z) = - <p, z> / (|p| |z|) of rows [B, D], mean over scans; no gradient to z (equations 1 and 3)."""
-    wide = torch.promote_types(p.dtype, torch.float32)
-    return -F.cosine_similarity(p.to(wide), z.detach().to(wide), dim=1).mean()
+    return -F.cosine_similarity(precise(p), precise(z.detach()), dim=1).mean()
 
 
 METHOD = SimSiam

@@ -19,7 +19,7 @@ from fewscans.methods.base import Batch, Method
 from fewscans.methods.mae import masked_error, normalise_patches
 from fewscans.methods.masks import (
     check_square,
-    draw_masked,
+    draw_squares,
     enlarge,
     fitting_square,
     n_masked_of,
@@ -67,9 +67,8 @@ class SparK(Method):
 
     def views(self, batch: Batch) -> tuple[Tensor, ...]:
         """A crop, and which squares are hidden: bool [B, *s], exactly `n_masked` in each."""
-        rows = (self.rows,) * self.shape.ndim
-        masked = draw_masked(batch.random(math.prod(rows)), self.n_masked)
-        return batch.augmented(0, self.policy), masked.view(-1, *rows).to(batch.x.device)
+        masked = draw_squares(batch, self.rows, self.n_masked)
+        return batch.augmented(0, self.policy), masked
 
     def loss(self, *views: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean squared error on the hidden squares, each normalised by its own mean and variance."""

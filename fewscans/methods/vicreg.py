@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewscans import augment
-from fewscans.methods.base import Batch, Method
+from fewscans.methods.base import Batch, Method, precise
 from fewscans.methods.heads import mlp
 from fewscans.networks import embedding_dim
 from fewscans.shape import Shape
@@ -40,8 +40,7 @@ class VICReg(Method):
         """Weighted sum of invariance, variance and covariance (equation 6)."""
         h = self.encoder(torch.cat(views))
         z1, z2 = (self.gather(z) for z in self.projector(h).chunk(2))
-        wide = torch.promote_types(z1.dtype, torch.float32)
-        z1, z2 = z1.to(wide), z2.to(wide)
+        z1, z2 = precise(z1), precise(z2)
         s = self.settings
         loss = (
             s.invariance * F.mse_loss(z1, z2)

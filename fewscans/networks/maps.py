@@ -68,14 +68,12 @@ def last_map(model: nn.Module, shape: Shape) -> tuple[int, int] | None:
 
 def map_shapes(model: nn.Module, shape: Shape) -> list[tuple[int, int]]:
     """Channels and places along an axis of each map of `pyramid`, fine to coarse; none where there are no maps."""
-    if tokens.of(model) is not None:
+    known = any(hasattr(model, name) for name in ("pyramid", "forward_intermediates", "layer4"))
+    if tokens.of(model) is not None or isinstance(model, SliceWise) or not known:
         return []
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        try:
-            made = [tuple(one.shape) for one in pyramid(model, torch.zeros(1, *shape.full))]
-        except (AttributeError, NotImplementedError, RuntimeError):
-            made = []
+        made = [one.shape for one in pyramid(model, torch.zeros(1, *shape.full))]
     model.train(was_training)
-    return [(one[1], one[2]) for one in made if len(one) == 2 + shape.ndim]
+    return [(int(one[1]), int(one[2])) for one in made if len(one) == 2 + shape.ndim]
