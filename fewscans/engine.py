@@ -20,7 +20,7 @@ from fewscans import keyed, optim
 from fewscans.average import Average
 from fewscans.batchnorm import make_global
 from fewscans.distributed import ALONE, Ranks
-from fewscans.gauges import collapse_gauges, collapsed, memory_mb
+from fewscans.gauges import N_SEEN, collapse_gauges, collapsed, memory_mb
 from fewscans.known import Known
 from fewscans.methods.base import Method
 from fewscans.methods.batch import Batch, Scans
@@ -34,6 +34,10 @@ FIRST_SAVE_S = 20.0
 
 # Looks in a training; the embedding's gauges alone are taken in each epoch.
 LOOKS = 20
+# Further gauges are taken at each look where a training is long. A step is some six passes through the network (two
+# views, forward and backward), and these are three of `N_SEEN` scans at most: they may take this share of the time, but
+# are taken `FEWEST` times.
+GAUGE_SHARE, FEWEST = 0.02, 4
 NOT_LOOKED = dict.fromkeys(("alignment", "uniformity", "knn_balanced_accuracy"), float("nan"))
 # Share of the steps before which no training is called collapsed.
 SETTLED = 0.1
@@ -104,7 +108,7 @@ class Training:
     keep
         Called with a sound state, at steps that follow from the schedule.
     looks
-        Further gauges, `LOOKS` times; called by the first rank.
+        Further gauges, `LOOKS` times or fewer (`gauged_looks`); called by the first rank.
     stop_collapsed
         Whether a collapse ends the training.
     checkpoint_s
@@ -256,6 +260,11 @@ class Training:
         s = self.schedule
         lr = optim.lr_at(self.step, s.n_steps, s.warmup, s.lr)
         optim.set_lr(self.optimizer, lr)
+        if self.method.weight_decay_growth != 1:
+            decay = optim.weight_decay_at(
+                self.step, s.n_steps, s.weight_decay, self.method.weight_decay_growth
+            )
+            optim.set_weight_decay(self.optimizer, decay)
         share = [self.ranks.rank] if self.ranks.size > 1 else []
         torch.manual_seed(keyed.key_of("step", s.seed_key, self.step, *share) % 2**63)
         loss, gauges = step_in_parts(
@@ -295,16 +304,18 @@ class Training:
             self._look()
             self.seconds += time.perf_counter() - began
 
-    def _is_look(self, step: int) -> bool:
-        """Whether the end of the epoch at `step` is one of about `LOOKS`, evenly spread, or the last."""
+    def _is_look(self, step: int, of: int = LOOKS) -> bool:
+        """Whether the end of the epoch at `step` is one of about `of`, evenly spread, or the last."""
         s = self.schedule
-        every = s.steps_per_epoch * max(1, s.epochs // LOOKS)
-        return step % every == 0 or step == s.n_steps
+        look = max(1, s.epochs // LOOKS)
+        every = look * max(1, s.epochs // of // look)
+        return step % (every * s.steps_per_epoch) == 0 or step == s.n_steps
 
     def _look(self) -> None:
         """Further gauges; keep the state where it is sound, and raise where it has not been so for two looks."""
         row = self.history[-1]
-        if self.ranks.leads:
+        gauged = gauged_looks(self.schedule, len(self.resident))
+        if self.ranks.leads and self._is_look(self.step, gauged):
             row.update(self.looks(self.method))
         if not collapsed(row):
             if self.step < self.schedule.n_steps:
@@ -317,6 +328,13 @@ class Training:
                 f"embeddings have spread {row['embedding_std']:.2g}, effective rank {row['effective_rank']:.1f} at step"
                 f" {self.step}"
             )
+
+
+def gauged_looks(schedule: Schedule, n_scans: int) -> int:
+    """How many of the `LOOKS` take further gauges in a training on `n_scans`."""
+    passes = 6 * schedule.n_steps * schedule.batch_size
+    affordable = GAUGE_SHARE * passes / (3 * min(n_scans, N_SEEN))
+    return int(min(LOOKS, max(FEWEST, affordable)))
 
 
 def train_step(

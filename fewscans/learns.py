@@ -20,7 +20,9 @@ from fewscans.contracts import read_table
 
 # What a method is held against: (name, method of that encoder, protocol).
 AGAINST = (("random", "random", "linear"), ("scratch", "scratch", "finetune"))
-GAUGES = ("embedding_std", "effective_rank", "alignment", "uniformity")
+GAUGES = (
+    "embedding_std", "effective_rank", "alignment", "uniformity", "knn_balanced_accuracy",
+)  # fmt: skip
 
 
 def learns(
@@ -125,7 +127,8 @@ def _trainings(plan: Mapping[str, Any], dataset: str, root: Path) -> dict[str, d
 def _mean(parts: list[dict[str, Any]]) -> dict[str, Any]:
     numbers = pd.DataFrame(parts).drop(columns=["device", "versions", "flags"]).mean()
     return {
-        **numbers.astype(float).to_dict(), "trainings": len(parts),
+        # A gauge that was not taken is not said.
+        **numbers.astype(float).dropna().to_dict(), "trainings": len(parts),
         "devices": sorted({part["device"] for part in parts}), "versions": parts[0]["versions"],
         "flags": sorted({flag for part in parts for flag in part["flags"]}),
     }  # fmt: skip

@@ -140,6 +140,18 @@ def lr_at(step: int, n_steps: int, warmup_share: float, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
+def weight_decay_at(step: int, n_steps: int, first: float, growth: float) -> float:
+    """Weight decay at `step` of `n_steps`: by half a cosine from `first` to `growth` times that."""
+    return first * (1 + (growth - 1) * (1 - math.cos(math.pi * step / n_steps)) / 2)
+
+
+def set_weight_decay(optimizer: torch.optim.Optimizer, weight_decay: float) -> None:
+    """Set the weight decay of the groups that have one."""
+    for group in optimizer.param_groups:
+        if group["decayed"]:
+            group["weight_decay"] = weight_decay
+
+
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set the learning rate of every group, times the group's own factor."""
     for group in optimizer.param_groups:

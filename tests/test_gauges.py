@@ -140,6 +140,17 @@ def test_one_class_or_no_table_gives_no_number(place):
     assert history(two).knn_balanced_accuracy.isna().all()
 
 
+@pytest.mark.parametrize(
+    ("steps", "n_scans", "expected"), [(180, 193, 4), (1_000, 425, 10), (20_000, 2_000, 20)]
+)
+def test_further_gauges_take_a_fiftieth_of_the_time(steps, n_scans, expected):
+    schedule = engine.Schedule(10, 64, 3, 1e-3, 0.0, 0.1, None, 0, "fp32", steps=steps)
+    found = engine.gauged_looks(schedule, n_scans)
+    assert found == expected
+    passes = 3 * min(n_scans, gauges.N_SEEN) * found
+    assert passes <= 0.02 * 6 * 64 * steps or found == engine.FEWEST
+
+
 def test_looks_are_few_and_change_nothing(place):
     job = place.job(make_params(epochs=90))
     seen = []
@@ -157,7 +168,8 @@ def test_looks_are_few_and_change_nothing(place):
     assert all(seen)
     table = pd.DataFrame(training.history)
     looked = table.alignment.notna()
-    assert engine.LOOKS <= looked.sum() == len(seen) <= 1.3 * engine.LOOKS
+    few = engine.gauged_looks(job.schedule, len(job.resident))
+    assert few <= looked.sum() == len(seen) <= 1.5 * few
     assert looked.iloc[-1]
     plain = engine.Training(job.make_method(), job.resident, job.schedule)
     plain.run()

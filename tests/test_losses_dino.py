@@ -7,13 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from engine_factory import make_store
 
-from fewscans import methods, networks, optim
+from fewscans import engine, methods, networks, optim
 from fewscans.compat import ensure_torchvision
 from fewscans.config.encoders import METHODS
 from fewscans.methods.batch import Batch
 from fewscans.methods.dino import DINO, Head, cross_entropy
 from fewscans.networks.resized import fitting_side, forward_at
+from fewscans.resident import Resident
 from fewscans.shape import Shape
 
 ensure_torchvision()
@@ -140,3 +142,43 @@ def test_centre_teacher_and_temperature_follow_and_belong_to_the_state():
 def test_prototypes_follow_the_batch_unless_asked_for():
     assert make().resolved()["prototypes"] == 16
     assert make(prototypes=10).resolved()["prototypes"] == 10
+
+
+def test_prototypes_stand_still_for_an_epoch_and_a_tenth_of_the_steps_at_most():
+    method = make().train()
+    optimizer = optim.make_optimizer(method, 1e-2, 0.04)
+    method.begin(n_scans=8, batch_size=4, n_steps=100)
+    moved = []
+    for step in range(1, 5):
+        before = method.head.prototypes.detach().clone()
+        engine.train_step(method, optimizer, method.views(batch()))
+        method.after_step(step, 100)
+        directions = [
+            torch.nn.functional.normalize(w, dim=1) for w in (before, method.head.prototypes)
+        ]
+        moved.append(not torch.allclose(*directions, atol=1e-6))
+    assert moved == [False, False, True, True]
+    assert "still" in method.state_dict()
+    method.begin(n_scans=800, batch_size=4, n_steps=100)
+    assert int(method.still) == 10
+
+
+def test_weight_decay_rises_tenfold_in_half_a_cosine():
+    """Section 3.2: from 0.04 to 0.4."""
+    kind = DINO
+    risen = [
+        optim.weight_decay_at(step, 100, kind.weight_decay, kind.weight_decay_growth)
+        for step in (0, 50, 100)
+    ]
+    assert risen == pytest.approx([0.04, 0.22, 0.4])
+
+
+def test_the_loop_raises_weight_decay(tmp_path):
+    store = make_store(tmp_path / "store", n=8, size=32)
+    schedule = engine.Schedule(5, 4, 2, 1e-3, 0.04, 0.1, None, seed_key=1, precision="fp32")
+    training = engine.Training(make(), Resident(store, store.scans), schedule)
+    training.run()
+    last = optim.weight_decay_at(9, 10, 0.04, 10)
+    found = {(g["decayed"], g["weight_decay"]) for g in training.optimizer.param_groups}
+    assert found == {(True, last), (False, 0.0)}
+    assert 0.38 < last < 0.4

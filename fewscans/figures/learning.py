@@ -1,4 +1,4 @@
-"""Learning curves of pretraining: loss, and two gauges of collapse."""
+"""Learning curves of pretraining: loss, two gauges of collapse, and a probe of neighbours."""
 
 from __future__ import annotations
 
@@ -21,8 +21,14 @@ COLUMNS = [
     "loss",
     "embedding_std",
     "effective_rank",
+    "knn_balanced_accuracy",
 ]
-GAUGES = {"loss": "loss", "embedding_std": "embedding SD", "effective_rank": "effective rank"}
+GAUGES = {
+    "loss": "loss", "embedding_std": "embedding SD", "effective_rank": "effective rank",
+    "knn_balanced_accuracy": "kNN bal. acc.",
+}  # fmt: skip
+# From collapse upwards, so that a flat line well above it looks flat.
+FLOOR = {"embedding_std": 0.0, "effective_rank": 1.0}
 PER_ROW, POINTS, LEGEND_CHARS = 6, 200, 26
 
 
@@ -33,20 +39,22 @@ def draw(results: Results, dataset: str, look: style.Look) -> tuple[Figure, pd.D
         text = "No encoder was pretrained here, so there are no pretraining curves."
         return style.words(text), pd.DataFrame(columns=COLUMNS)
     rows = _rows(results, histories)
+    # Where nothing is labelled there are no neighbours to ask.
+    gauges = [gauge for gauge in GAUGES if histories[gauge].notna().any()]
     # A row is as high as its legend, which has a column of its own where any method has several encoders.
     legend = any(len(pairs) > 1 for _, pairs in rows)
     heights = [max(1.35, 0.3 + sum(0.135 * label.count("\n") + 0.17 for label in _labels(results, pairs)))
                if len(pairs) > 1 else 1.35 for _, pairs in rows]  # fmt: skip
     figure = style.new(style.WIDE_INCH, sum(heights) + 0.25)
-    ratios = {"width_ratios": [1] * len(GAUGES) + [1.05] * legend, "height_ratios": heights}
-    grid = figure.subplots(len(rows), len(GAUGES) + legend, squeeze=False, gridspec_kw=ratios)
-    for unused in grid[:, len(GAUGES) :].flat:
+    ratios = {"width_ratios": [1] * len(gauges) + [1.05] * legend, "height_ratios": heights}
+    grid = figure.subplots(len(rows), len(gauges) + legend, squeeze=False, gridspec_kw=ratios)
+    for unused in grid[:, len(gauges) :].flat:
         unused.set_axis_off()
     parts = dict(list(histories.groupby(["encoder", "recipe"])))
     for axes, (title, pairs) in zip(grid, rows, strict=True):
         style.title(axes[0], title, style.WIDE_INCH)
-        _row(axes, pairs, parts, results, look)
-    for one in grid[-1, : len(GAUGES)]:
+        _row(axes, gauges, pairs, parts, results, look)
+    for one in grid[-1, : len(gauges)]:
         one.set_xlabel("epoch")
     return figure, histories[COLUMNS]
 
@@ -87,21 +95,23 @@ def _rows(results: Results, histories: pd.DataFrame) -> list[tuple[str, list[tup
     return rows
 
 
-def _row(axes: np.ndarray, pairs: list, parts: dict, results: Results, look: style.Look) -> None:
+def _row(
+    axes: np.ndarray, gauges: list, pairs: list, parts: dict, results: Results, look: style.Look
+) -> None:
     handles, labels = [], _labels(results, pairs)
     for i, pair in enumerate(pairs):
         kind = {"color": look.colour(i), "linestyle": style.LINES[i % len(style.LINES)]}
         for _, training in parts[pair].groupby(["fold", "seed"]):
-            for one, gauge in zip(axes, GAUGES, strict=False):
+            for one, gauge in zip(axes, gauges, strict=False):
                 _curve(one, training, gauge, kind)
         handles.append(style.handle(labels[i], **kind))
-    for one, label in zip(axes, GAUGES.values(), strict=False):
-        one.set_ylabel(label)
+    for one, gauge in zip(axes, gauges, strict=False):
+        one.set_ylabel(GAUGES[gauge])
         one.grid(axis="y")
         one.margins(x=0.02)
-    for one, low, gauge in ((axes[1], 0.0, "embedding_std"), (axes[2], 1.0, "effective_rank")):
         values = pd.concat([parts[pair][gauge] for pair in pairs]).dropna()
-        if len(values):  # from collapse upwards, so that a flat line well above it looks flat
+        if gauge in FLOOR and len(values):
+            low = FLOOR[gauge]
             one.set_ylim(min(low, values.min()), max(values.max() * 1.1, low + 0.1))
     if len(pairs) > 1:
         axes[-1].legend(handles, labels, loc="center left", borderaxespad=0)

@@ -31,6 +31,8 @@ class Method(nn.Module):
     """Peak learning rate at a batch of 256, for AdamW."""
     weight_decay: ClassVar[float]
     """Default."""
+    weight_decay_growth: ClassVar[float] = 1.0
+    """Weight decay at the end, as a multiple of that of the first step."""
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
     """Of AdamW."""
     compares: ClassVar[bool] = False

@@ -1,7 +1,7 @@
 """DINO (Caron et al. 2021): self-distillation without labels, many small crops of a scan against two large ones.
 
-"Emerging Properties in Self-Supervised Vision Transformers", arXiv 2104.14294. Two things of the authors' code are left
-out: prototypes are not held still for the first epoch, nor does weight decay rise (of few steps, both are little).
+"Emerging Properties in Self-Supervised Vision Transformers", arXiv 2104.14294. That prototypes stand still for the first
+epoch is from the authors' code.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from fewscans.shape import Shape
 
 # Share of the steps in which the teacher's temperature rises: of 100 epochs the paper warms up in 30.
 _WARM = 0.3
+# Prototypes stand still for an epoch, but for no more than this share of the steps.
+_STILL = 0.1
 
 
 class DINO(Method):
@@ -28,11 +30,14 @@ class DINO(Method):
 
     policy_kind: ClassVar[augment.Kind] = "ssl"
     base_lr: ClassVar[float] = 2e-3
-    weight_decay: ClassVar[float] = 0.04  # section 3.1, first value
+    weight_decay: ClassVar[float] = 0.04
+    weight_decay_growth: ClassVar[float] = 10.0  # section 3.2: from 0.04 to 0.4
     paper_momentum: ClassVar[float] = 0.996
 
     latest: Tensor
     """Mean of the teacher's outputs of the step [1, K]."""
+    still: Tensor
+    """Steps that prototypes stand still yet []."""
 
     def __init__(self, encoder: nn.Module, settings: Any, shape: Shape) -> None:
         super().__init__(encoder, settings, shape)
@@ -51,7 +56,12 @@ class DINO(Method):
         self.base_momentum: float | None = settings.momentum
         self.register_buffer("centre", torch.zeros(1, self.n_prototypes))
         self.register_buffer("teacher_temperature", torch.tensor(settings.teacher_temperature[0]))
+        self.register_buffer("still", torch.tensor(0))
         self.register_buffer("latest", torch.zeros(1, self.n_prototypes), persistent=False)
+
+    def begin(self, n_scans: int, batch_size: int, n_steps: int) -> None:
+        """Prototypes stand still for an epoch."""
+        self.still.fill_(min(n_scans // batch_size, int(_STILL * n_steps)))
 
     def views(self, batch: Batch) -> tuple[Tensor, ...]:
         """Two large crops, then the small ones."""
@@ -67,7 +77,7 @@ class DINO(Method):
         large, small = torch.cat(views[:2]), views[2:]
         h = self.encoder(large)
         embedded = [h, forward_at(self.encoder, torch.cat(small))] if small else [h]
-        student = self.head(torch.cat(embedded)).chunk(len(views))
+        student = self.head(torch.cat(embedded), self.still > 0).chunk(len(views))
         with torch.no_grad():
             teacher = self.teacher(large)
             # The mean over the whole batch, of all processes; equation 4 moves the centre after the step.
@@ -82,6 +92,7 @@ class DINO(Method):
 
     def after_step(self, step: int, n_steps: int) -> None:
         """Centre, teacher and its temperature follow."""
+        self.still.sub_(1).clamp_(min=0)
         self.centre.lerp_(self.latest, 1 - self.settings.centre_momentum)
         self.base_momentum = momentum.base_momentum(
             self.settings.momentum, self.paper_momentum, n_steps
@@ -121,9 +132,15 @@ class Head(nn.Module):
             if isinstance(layer, nn.Linear):
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, h: Tensor) -> Tensor:
-        """Logits [B, K] of `h` [B, E]: cosines with the prototypes (weight normalisation with its norm held at 1)."""
-        return F.linear(F.normalize(self.mlp(h), dim=1), F.normalize(self.prototypes, dim=1))
+    def forward(self, h: Tensor, still: Tensor | None = None) -> Tensor:
+        """Logits [B, K] of `h` [B, E]: cosines with the prototypes (weight normalisation with its norm held at 1).
+
+        Where `still` [] is true, prototypes have gradients of zero.
+        """
+        w = self.prototypes
+        if still is not None:
+            w = torch.where(still, w.detach(), w)
+        return F.linear(F.normalize(self.mlp(h), dim=1), F.normalize(w, dim=1))
 
 
 def cross_entropy(targets: Any, student: Any, temperature: float) -> Tensor:

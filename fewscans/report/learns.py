@@ -131,15 +131,17 @@ def _interval(values: Sequence[float] | None, *, signed: bool = False) -> str:
 def _gauges(one: Mapping[str, Any]) -> str:
     lines = [
         "### Gauges at the end of pretraining\n",
-        "| encoder | loss, first epoch to last | embedding std | effective rank | alignment | uniformity | seconds"
-        " | flags |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| encoder | loss, first epoch to last | embedding std | effective rank | alignment | uniformity | kNN"
+        " | seconds | flags |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, training in one["trainings"].items():
         gauges = [
             _number(training.get(key))
-            for key in ("embedding_std", "effective_rank", "alignment", "uniformity")
-        ]
+            for key in (
+                "embedding_std", "effective_rank", "alignment", "uniformity", "knn_balanced_accuracy",
+            )
+        ]  # fmt: skip
         lines.append(
             f"| {name} | {training['loss_first']:.3g} to {training['loss_last']:.3g} | {' | '.join(gauges)} "
             f"| {training['seconds']:.0f} | {' '.join(training['flags'])} |"

@@ -74,9 +74,10 @@ CAPTIONS = {
     ),
     "learning": (
         "Pretraining",
-        "Loss and two gauges of collapse; a thin line per fold and seed. The loss should level off. Embedding SD and "
-        "effective rank say how much the embeddings differ, and in how many directions: near zero, or near one "
-        "direction, the encoder has collapsed. Losses of different methods cannot be compared.",
+        "Loss and gauges; a thin line per fold and seed. The loss should level off. Embedding SD and effective rank say "
+        "how much the embeddings differ, and in how many directions: near zero, or near one direction, the encoder has "
+        "collapsed. The last is the balanced accuracy of nearest neighbours among labelled training scans of other "
+        "patients; nothing is chosen by it. Losses of different methods cannot be compared.",
     ),
     "embeddings": (
         "Embeddings of test scans",
