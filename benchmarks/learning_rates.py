@@ -2,9 +2,9 @@
 
 Each method trains the smallest network for `--steps` steps on the training scans of a generated cohort that is not the
 demo's (another seed), at each of the rates; `base_lr` is the peak rate at a batch of 256. Two numbers are reported and
-no label is read for either: the mean loss of the last tenth of the steps, and the effective rank of the embeddings
-(Garrido et al. 2023, "RankMe", arXiv 2210.02885). The smallest loss says which rate is best; where a loss can be small
-because all embeddings are alike (`BY_RANK`), the largest rank does.
+no label is read for either: the mean loss of the last tenth of the steps, and the effective rank of the embeddings. The
+best rate is that of the smallest loss, among those whose rank is at least half of the largest: some losses are small
+where all embeddings are alike.
 
 The jobs are those of the workflow, so what is there already is not trained again.
 
@@ -28,10 +28,8 @@ from fewscans.config.encoders import ENCODERS
 from fewscans.config.encoders.base import PretrainSettings
 
 METHODS = [name for name, kind in ENCODERS.items() if issubclass(kind, PretrainSettings)]
-# Losses that fall where embeddings collapse.
-BY_RANK = {"byol", "simsiam", "dino"}
 BATCH = 64
-RATES = (1e-3, 2e-3, 4e-3, 8e-3)
+RATES = (1e-3, 2e-3, 4e-3, 8e-3, 16e-3)
 
 
 def encoder(method: str, rate: float, steps: int) -> dict[str, Any]:
@@ -75,6 +73,13 @@ def read(history: Path) -> dict[str, float]:
     }  # fmt: skip
 
 
+def best(found: dict[float, dict[str, float]]) -> float:
+    """Rate of the smallest loss, among those whose rank is at least half of the largest."""
+    largest = max(one["effective_rank"] for one in found.values())
+    sound = {rate: one for rate, one in found.items() if one["effective_rank"] >= largest / 2}
+    return min(sound, key=lambda rate: sound[rate]["loss"])
+
+
 def main() -> int:
     """Print a line per method; with --out also write them."""
     parser = argparse.ArgumentParser(
@@ -94,12 +99,8 @@ def main() -> int:
     made = []
     for method in given.methods:
         found = {r: read(h) for (m, r), h in zip(pairs, histories, strict=True) if m == method}
-        by_rank = method in BY_RANK
-        best = min(
-            found, key=lambda r: -found[r]["effective_rank"] if by_rank else found[r]["loss"]
-        )
         made.append({
-            "method": method, "chosen_by": "effective_rank" if by_rank else "loss", "best_base_lr": best,
+            "method": method, "best_base_lr": best(found),
             "trials": [{"base_lr": rate, **one} for rate, one in found.items()],
         })  # fmt: skip
         print(json.dumps(made[-1]), flush=True)

@@ -1,7 +1,7 @@
 """DINO (Caron et al. 2021): self-distillation without labels, many small crops of a scan against two large ones.
 
-"Emerging Properties in Self-Supervised Vision Transformers", arXiv 2104.14294. That prototypes stand still for the first
-epoch is from the authors' code.
+"Emerging Properties in Self-Supervised Vision Transformers", arXiv 2104.14294. That prototypes stand still for the
+first epoch is from the authors' code.
 """
 
 from __future__ import annotations

@@ -74,9 +74,9 @@ CAPTIONS = {
     ),
     "learning": (
         "Pretraining",
-        "Loss and gauges; a thin line per fold and seed. The loss should level off. Embedding SD and effective rank say "
-        "how much the embeddings differ, and in how many directions: near zero, or near one direction, the encoder has "
-        "collapsed. The last is the balanced accuracy of nearest neighbours among labelled training scans of other "
+        "Loss and gauges; a thin line per fold and seed. The loss should level off. Embedding SD and effective rank "
+        "say how much the embeddings differ, and in how many directions: near zero, or near one direction, the encoder "
+        "has collapsed. The last is the balanced accuracy of nearest neighbours among labelled training scans of other "
         "patients; nothing is chosen by it. Losses of different methods cannot be compared.",
     ),
     "embeddings": (
