@@ -29,7 +29,7 @@ from fewscans.config.encoders.base import PretrainSettings
 
 METHODS = [name for name, kind in ENCODERS.items() if issubclass(kind, PretrainSettings)]
 BATCH = 64
-RATES = (1e-3, 2e-3, 4e-3, 8e-3, 16e-3)
+RATES = (2e-3, 4e-3, 8e-3, 16e-3)
 
 
 def encoder(method: str, rate: float, steps: int) -> dict[str, Any]:
