@@ -120,8 +120,16 @@ def _trainings(plan: Mapping[str, Any], dataset: str, root: Path) -> dict[str, d
             "versions": said["versions"], "flags": said["flags"],
             "loss_first": float(history.loss.iloc[0]), "loss_last": float(last.loss),
             **{name: float(last[name]) for name in GAUGES if name in history.columns},
+            **_first_look(history),
         })  # fmt: skip
     return {name: _mean(found) for name, found in parts.items()}
+
+
+def _first_look(history: pd.DataFrame) -> dict[str, float]:
+    """Gauges of the first look: against the last one they say what training changed."""
+    looked = history.dropna(subset=["alignment"])
+    names = ("alignment", "knn_balanced_accuracy")
+    return {f"{name}_first": float(looked.iloc[0][name]) for name in names} if len(looked) else {}
 
 
 def _mean(parts: list[dict[str, Any]]) -> dict[str, Any]:

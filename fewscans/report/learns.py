@@ -16,7 +16,8 @@ fine-tuned, at small label budgets. All pretrainings of a data set have the same
 patients and trainings into account, simultaneously over all arms of a budget ([how](table.md)). A method **learns** on
 a data set if the whole interval of its probe's difference to the untrained network lies above zero at some budget. The
 cohort is the demo's, whose parameters were fixed before any method was tried on it; nothing here was tuned on these
-results.
+results. The learning rate of the small image networks was found without labels on another generated cohort
+(`benchmarks/learning_rates.py`).
 
 """
 
@@ -49,9 +50,10 @@ def _overview(data: Sequence[tuple[Mapping[str, Any], str, Mapping[str, Any]]]) 
         titles = ", ".join(_title(method) for method in none)
         text += (
             f"**No gain shown anywhere: {titles}.** What was checked for each: its loss against a slow transcription of"
-            " the paper's equations (`tests/test_losses*.py`), that the loss falls and embeddings do not collapse (the"
-            " gauges below), and the contract of `tests/test_methods.py`. More steps, scans or test patients may show"
-            " what these runs cannot.\n\n"
+            " the paper's equations (`tests/test_losses*.py`, `tests/test_pretext.py`, `tests/test_contig.py`), the"
+            " contract that all methods meet (`tests/test_contract.py`, `tests/test_methods.py`), and in the gauges"
+            " below that its loss falls, that embeddings do not collapse, and whether views of a scan come together."
+            " More steps, scans or test patients may show what these runs cannot.\n\n"
         )
     return text
 
@@ -130,27 +132,38 @@ def _interval(values: Sequence[float] | None, *, signed: bool = False) -> str:
 
 def _gauges(one: Mapping[str, Any]) -> str:
     lines = [
-        "### Gauges at the end of pretraining\n",
-        "| encoder | loss, first epoch to last | embedding std | effective rank | alignment | uniformity | kNN"
-        " | seconds | flags |",
+        "### Gauges of pretraining\n",
+        "Loss of the first epoch and the last. Embeddings at the end: their spread, and how many directions they take."
+        " Alignment is the squared distance of two augmented views of a scan (0: the encoder does not see what the"
+        " augmentation changes), uniformity how evenly scans spread (about -4 at best); kNN the balanced accuracy of"
+        " neighbours among labelled training scans of other patients. Of alignment and kNN: the first look and the"
+        " last.\n",
+        "| encoder | loss | spread | effective rank | alignment | uniformity | kNN | seconds | flags |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, training in one["trainings"].items():
-        gauges = [
-            _number(training.get(key))
-            for key in (
-                "embedding_std", "effective_rank", "alignment", "uniformity", "knn_balanced_accuracy",
-            )
-        ]  # fmt: skip
-        lines.append(
-            f"| {name} | {training['loss_first']:.3g} to {training['loss_last']:.3g} | {' | '.join(gauges)} "
-            f"| {training['seconds']:.0f} | {' '.join(training['flags'])} |"
-        )
+        cells = [
+            f"{training['loss_first']:.3g} to {training['loss_last']:.3g}",
+            _number(training.get("embedding_std")),
+            _number(training.get("effective_rank"), 0),
+            _course(training, "alignment"),
+            _number(training.get("uniformity")),
+            _course(training, "knn_balanced_accuracy"),
+            f"{training['seconds']:.0f}",
+            " ".join(training["flags"]),
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n\n"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None or value != value else f"{value:.2f}"
+def _course(training: Mapping[str, Any], name: str) -> str:
+    """A gauge at the first look and at the last."""
+    shown = [_number(training.get(key)) for key in (f"{name}_first", name)]
+    return " to ".join(one for one in dict.fromkeys(shown) if one)
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "" if value is None or value != value else f"{value:.{digits}f}"
 
 
 def _provenance(one: Mapping[str, Any]) -> str:
