@@ -16,11 +16,11 @@ from fewscans.config.models import (
     ComputeSettings,
     PhantomCohort,
     ProtocolSettings,
-    RecipeSettings,
     ReportSettings,
     ScoreSettings,
     SplitNames,
 )
+from fewscans.config.recipe import RecipeSettings
 from fewscans.config.tune import TunedArm
 from fewscans.config.values import ValueTable
 
