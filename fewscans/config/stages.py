@@ -50,6 +50,15 @@ class ConvertParams(Settings):
     """Number of chunks."""
 
 
+class ExportParams(Settings):
+    """Write converted scans for a viewer."""
+
+    dataset: str
+    """Name of the data set."""
+    scans: list[str] = []
+    """Keys or paths of scans; without them all."""
+
+
 class AuditParams(Settings):
     """Find what is wrong with a data set; make groups."""
 
