@@ -1,5 +1,6 @@
 # fewscans: from raw scans and a few labels to results/ablation_table.csv.
-# Targets: all (default), results/ablation_table.csv, results/report.html, data (stop before any training).
+# Targets: all (default), results/ablation_table.csv, results/report.html, data (stop before any training), exports
+# (converted scans for a viewer).
 
 from pathlib import Path
 
@@ -44,3 +45,9 @@ rule data:
     input:
         [store(d, recipe) for d in CONFIG.datasets for recipe in PLAN.recipes],
         [PATHS.dataset(d, "budgets.parquet") for d in PLAN.evaluated],
+
+
+rule exports:
+    # Converted scans as NIfTI and 16-bit PNG.
+    input:
+        [PATHS.dataset(d, "export") for d in CONFIG.datasets],

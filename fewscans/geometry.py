@@ -13,16 +13,18 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 
-def resampling_weights(n_in: int, n_out: int) -> csr_array:
+def resampling_weights(n_in: int, n_out: int, pitch: float | None = None) -> csr_array:
     """Matrix [n_out, n_in] of linear interpolation along an axis, widened where it shrinks.
 
-    The triangle covers 2 n_in / n_out pixels, so that every source pixel counts (no aliasing) and
-    rows add up to 1 (a constant stays constant). The same filter as Pillow's BILINEAR and torch's
-    ``antialias=True``.
+    `pitch` is the number of source pixels from a new one to the next; the new ones then lie around
+    the middle of the axis. Without it they fill the axis. The triangle covers 2 * pitch pixels, so
+    that every source pixel counts (no aliasing) and rows add up to 1 (a constant stays constant).
+    The same filter as Pillow's BILINEAR and torch's ``antialias=True``.
     """
-    scale = n_in / n_out
+    scale = n_in / n_out if pitch is None else pitch
     support = max(scale, 1.0)
-    centres = (np.arange(n_out) + 0.5) * scale
+    begin = 0.0 if pitch is None else (n_in - n_out * scale) / 2
+    centres = begin + (np.arange(n_out) + 0.5) * scale
     first = np.floor(centres - support).astype(int)
     offsets = np.arange(int(np.ceil(2 * support)) + 2)
     columns = first[:, None] + offsets[None]
@@ -35,16 +37,25 @@ def resampling_weights(n_in: int, n_out: int) -> csr_array:
     return csr_array((weights.ravel()[kept], pairs), shape=(n_out, n_in))
 
 
-def resize(image: npt.NDArray[np.floating], shape: Sequence[int]) -> npt.NDArray[np.float64]:
-    """[C, *axes] -> [C, *shape] float64. Values stay within the range of the input."""
+def resize(
+    image: npt.NDArray[np.floating],
+    shape: Sequence[int],
+    pitch: Sequence[float] | None = None,
+) -> npt.NDArray[np.float64]:
+    """[C, *axes] -> [C, *shape] float64. Values stay within the range of the input.
+
+    With `pitch` (source pixels from a new one to the next, for each axis) what is longer than `shape`
+    is cut off on both sides.
+    """
     made = np.asarray(image, dtype=np.float64)
     for axis, n_out in enumerate(shape, start=1):
         n_in = made.shape[axis]
-        if n_in == n_out:
+        step = None if pitch is None else pitch[axis - 1]
+        if n_in == n_out and step in (None, 1):
             continue
         # A sparse product adds in a fixed order: the same bytes whatever the number of threads.
         moved = np.moveaxis(made, axis, 0)
-        flat = resampling_weights(n_in, n_out) @ moved.reshape(n_in, -1)
+        flat = resampling_weights(n_in, n_out, step) @ moved.reshape(n_in, -1)
         made = np.moveaxis(flat.reshape(n_out, *moved.shape[1:]), 0, axis)
     return np.ascontiguousarray(made)
 
@@ -73,9 +84,33 @@ def fitted_spacing(
     return tuple(n * step / n_out for n, step, n_out in zip(shape, spacing_mm, fitted, strict=True))
 
 
+def centred_grid(
+    shape: Sequence[int], spacing_mm: Sequence[float], size: int, wanted_mm: Sequence[float] | None
+) -> tuple[tuple[int, ...], tuple[float, ...], tuple[float, ...]]:
+    """(samples, pitch, spacing_mm) of a grid around the middle of the image, at most `size` along an axis.
+
+    With `wanted_mm` that is its spacing. Without it, the shortest axis, in mm, gets `size`, and of the
+    others the middle; without `spacing_mm`, pixels are taken as square.
+
+    Raises
+    ------
+    ValueError
+        `wanted_mm` is given, and the image has no spacing.
+    """
+    known = len(spacing_mm) == len(shape)
+    if wanted_mm is not None and not known:
+        raise ValueError("a spacing is wanted of an image that has none")
+    steps = tuple(spacing_mm) if known else (1.0,) * len(shape)
+    shortest = min(n * step for n, step in zip(shape, steps, strict=True))
+    wanted = tuple(wanted_mm or (shortest / size,) * len(shape))
+    pitch = tuple(want / step for want, step in zip(wanted, steps, strict=True))
+    samples = tuple(max(1, min(size, round(n / one))) for n, one in zip(shape, pitch, strict=True))
+    return samples, pitch, wanted if known else ()
+
+
 def pad_to_shape(
-    image: npt.NDArray[np.floating], axes: Sequence[int], value: float
-) -> npt.NDArray[np.floating]:
+    image: npt.NDArray[np.float64], axes: Sequence[int], value: float
+) -> npt.NDArray[np.float64]:
     """[C, ...] -> [C, *axes], the image in the middle and `value` around it."""
     missing = [wanted - n for wanted, n in zip(axes, image.shape[1:], strict=True)]
     widths = [(0, 0), *((gap // 2, gap - gap // 2) for gap in missing)]

@@ -51,3 +51,27 @@ rule convert:
         out=lambda w, output: str(Path(output.index).parent),
     shell:
         'python "$SCRIPTS/convert.py" --params {params.cfg:q} --out {params.out:q} &> {log:q}'
+
+
+rule export:
+    # For a viewer, where it is asked for: `snakemake exports`, or the folder of one data set.
+    input:
+        converted,
+    output:
+        directory(f"{W}/{{dataset}}/export"),
+    log:
+        "logs/export/{dataset}.log",
+    benchmark:
+        f"{W}/benchmarks/export/{{dataset}}.tsv"
+    conda:
+        "../envs/fewscans.yaml"
+    threads: 1
+    resources:
+        **cost("export"),
+    params:
+        cfg=lambda w: settings(ExportParams(dataset=w.dataset)),
+        code=code_digest("scripts.export"),
+        folders=converted_folders,
+    shell:
+        'python "$SCRIPTS/export.py" --params {params.cfg:q} --converted {params.folders:q}'
+        " --out {output:q} &> {log:q}"

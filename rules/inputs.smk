@@ -8,6 +8,7 @@ from fewscans.config.stages import (
     AuditParams,
     BudgetsParams,
     ConvertParams,
+    ExportParams,
     FinetuneParams,
     FoldsParams,
     NormaliseParams,

@@ -154,8 +154,8 @@ def test_numbers_in_budgets_become_text():
             {"encoders": SIMCLR, "ablations": {"v": {"of": "simclr", "epohs": [1]}}},
             "ablations.v.epohs",
             "not a setting of encoder or recipe. Did you mean 'epochs'? Known: accumulate, "
-            "augment, backbone, batch_size, channels, checkpoint_minutes, clip_grad_norm, crop, "
-            "ema, epochs, fit, lr, ...",
+            "augment, backbone, batch_size, channels, checkpoint_minutes, clahe, clip_grad_norm, "
+            "crop, ema, epochs, fit, ...",
         ),
         (
             {"encoders": SIMCLR, "ablations": {"v": {"of": "simclr", "epochs": [50, 0]}}},

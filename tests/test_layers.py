@@ -55,6 +55,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "geometry",
         "audit",
         "normalise",
+        "export",
         "store",
         "split",
         "phantom",

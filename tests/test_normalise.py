@@ -147,24 +147,24 @@ def test_zscore_puts_mean_and_deviation_where_the_recipe_says():
 )
 def test_a_constant_image_is_no_division_by_zero(rule, expected):
     image = np.full((1, 9, 5), -300.0)
-    x, _, _ = normalise_scan(image, (), recipe(normalise=rule))
+    x = normalise_scan(image, (), recipe(normalise=rule)).x
     np.testing.assert_array_equal(x, expected)
 
 
 def test_a_nearly_empty_image_keeps_its_spot():
     image = np.zeros((1, 64, 64))
     image[0, 30, 30] = 5
-    x, _, bounds = normalise_scan(image, (), recipe(size=64))
+    x, _, bounds, _ = normalise_scan(image, (), recipe(size=64))
     assert bounds == (0, 5)
     assert x[0, 30, 30] == 1
 
 
 def test_padding_is_as_dark_as_the_darkest_pixel_and_does_not_count():
     image = np.linspace(100, 200, 64 * 16).reshape(1, 64, 16)
-    x, _, bounds = normalise_scan(image, (), recipe(normalise="minmax"))
+    x, _, bounds, _ = normalise_scan(image, (), recipe(normalise="minmax"))
     assert bounds == (100, 200)
     np.testing.assert_array_equal(x[0, :, :6], 0)
-    bright, _, _ = normalise_scan(image, (), recipe(normalise="window", window_hu=(0, 200)))
+    bright = normalise_scan(image, (), recipe(normalise="window", window_hu=(0, 200))).x
     np.testing.assert_array_equal(bright[0, :, :6], 0.5)
 
 
@@ -206,7 +206,7 @@ def test_a_row_of_the_store_is_its_scan_normalised(
     assert store.shape == Shape(16, channels)
     index, read_pixels = read_converted([converted])
     for row in index.to_dict("records"):
-        x, spacing, (low, high) = normalise_scan(read_pixels(row), row["spacing_mm"], options)
+        x, spacing, (low, high), _ = normalise_scan(read_pixels(row), row["spacing_mm"], options)
         made = store.read([row["scan"]])[0]
         np.testing.assert_allclose(made, x, atol=0.51 / 32767 + 1e-6)
         about = store.rows.iloc[store.row_of(row["scan"])]

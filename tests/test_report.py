@@ -14,9 +14,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from fewscans.config import RecipeSettings
 from fewscans.figures import NAMES, paths_of
 from fewscans.figures.inputs import Results
 from fewscans.report import answer, tables, template, words
+from fewscans.report.methods import methods
 from scripts import report as script
 from tests import browser
 from tests.results_factory import make_results
@@ -271,6 +273,28 @@ def test_the_best_arm_is_named_from_the_validation_column_alone(results: Results
     chosen = answer.chosen(dataclasses.replace(results, table=table), "phantom")
     assert chosen == ["With 12 labelled patients: MAE · linear probe"]
     assert answer.chosen(results, "phantom") == []
+
+
+def test_recipes_are_told_by_what_they_use(results: Results) -> None:
+    recipes = {
+        "ct": RecipeSettings(windows=["lung", "soft-tissue", "bone"], channels=3),
+        "mr": RecipeSettings(ndim=3, spacing_mm=[3, 1, 1], normalise="zscore", foreground=True),
+        "plain": RecipeSettings(),
+    }
+    plan = {
+        **results.plan,
+        "recipes": {name: one.model_dump(mode="json") for name, one in recipes.items()},
+    }
+    told = {
+        one["name"]: one["settings"]
+        for one in methods(dataclasses.replace(results, plan=plan))["recipes"]
+    }
+    assert "windows lung, soft-tissue, bone" in told["ct"]
+    assert "window hu" not in told["ct"]
+    assert "spacing mm 3 x 1 x 1" in told["mr"]
+    assert "foreground yes" in told["mr"]
+    assert "percentiles" not in told["mr"]
+    assert told["plain"].endswith("normalise percentile, percentiles 0.5 to 99.5, fit pad")
 
 
 def test_flags_are_explained_wherever_they_come_from() -> None:

@@ -12,12 +12,12 @@ from fewscans.config.models import (
     Config,
     DatasetSettings,
     ProtocolSettings,
-    RecipeSettings,
     ReportSettings,
     ScoreSettings,
     Settings,
     ValidationSettings,
 )
+from fewscans.config.recipe import RecipeSettings
 
 __all__ = [
     "BASELINES",

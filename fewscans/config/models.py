@@ -6,15 +6,14 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field, model_validator
 
 from fewscans.config.augment import AugmentSettings, Modality
 from fewscans.config.base import Budget, Fraction, Name, Settings
 from fewscans.config.encoders import AnyEncoder
+from fewscans.config.recipe import RecipeSettings
 from fewscans.config.tune import TuneSettings
 from fewscans.config.values import ValueTable
-from fewscans.shape import Shape, starts
 
 
 class PhantomCohort(Settings):
@@ -91,58 +90,6 @@ class DatasetSettings(Settings):
     """Convert in so many jobs; a scan's chunk is a hash of its path."""
     source: str | None = None
     """Where the data set is to be had; shown when its folder is not there."""
-
-
-class RecipeSettings(Settings):
-    """Geometry and intensity that make one store."""
-
-    size: int = Field(default=64, ge=16, le=2048)
-    """Side of the square image in pixels, or of the cube in voxels."""
-    crop: int | None = Field(default=None, ge=8, le=1024)
-    """Side of the part (square or cube) that networks are given at once, at the resolution of `size`, where scans are
-    too large for them: of each scan another part in each epoch of a training; embeddings and predictions are means over
-    parts that overlap by about a quarter or more. Without it, whole scans."""
-    ndim: Literal[2, 3] = 2
-    """Axes of space: 2 for images, 3 for volumes."""
-    channels: Literal[1, 3] = 1
-    """Gray, or three channels (gray sources are repeated)."""
-    normalise: Literal["percentile", "window", "minmax", "zscore"] = "percentile"
-    """How intensities reach [0, 1] (`zscore`: mean 0.5, standard deviation 1/6, clipped)."""
-    window_hu: tuple[float, float] = (-1000.0, 400.0)
-    """Low and high of `window`, in HU or stored units."""
-    percentiles: tuple[
-        Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]
-    ] = (0.5, 99.5)
-    """Low and high of `percentile`, per scan."""
-    fit: Literal["pad", "stretch"] = "pad"
-    """Reach the square (cube) by padding the shorter sides, or by stretching them."""
-
-    @property
-    def shape(self) -> Shape:
-        """Of a scan in the store."""
-        return Shape(self.size, self.channels, self.ndim)
-
-    @property
-    def seen(self) -> Shape:
-        """Of what a network is given at once: a scan, or a part of one."""
-        return Shape(self.crop or self.size, self.channels, self.ndim)
-
-    @property
-    def parts(self) -> int:
-        """Parts that a scan is looked at in."""
-        return len(starts(self.size, self.seen.size)) ** self.ndim
-
-    @field_validator("crop")
-    @classmethod
-    def _within(cls, crop: int | None, info: ValidationInfo) -> int | None:
-        size = info.data.get("size")  # not there where it is wrong itself
-        if crop is not None and size is not None and crop >= size:
-            raise PydanticCustomError(
-                "crop",
-                "must be less than `size` ({size}); leave it out for whole scans",
-                {"size": size},
-            )
-        return crop
 
 
 class KnnSettings(Settings):

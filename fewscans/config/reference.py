@@ -94,8 +94,8 @@ def _said_once(made: dict[str, Any]) -> dict[str, Any]:
 def _tight(node: Any) -> Any:
     """The same schema in fewer words: ``type: [integer, null]`` for a choice of both, no default that is null.
 
-    Defaults of groups of settings are left out: those of their keys say the same. Of a description the first sentence
-    is left, which an editor shows; the docs have all of it.
+    Defaults of groups of settings are left out: those of their keys say the same; so is the type of what is one of some
+    words. Of a description the first sentence is left, which an editor shows; the docs have all of it.
     """
     if isinstance(node, list):
         return [_tight(entry) for entry in node]
@@ -106,6 +106,8 @@ def _tight(node: Any) -> Any:
     }
     if isinstance(made.get("description"), str):
         made["description"] = _FIRST.split(" ".join(made["description"].split()), maxsplit=1)[0]
+    if {"enum", "const"} & set(made):
+        made.pop("type", None)
     match made.get("anyOf"):
         # Bounds speak of numbers, texts and lists alone, so null passes them; a constant or a reference would not.
         case [{"type": str(kind), **bounds}, {"type": "null"}] if not {"const", "enum"} & set(

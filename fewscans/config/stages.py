@@ -16,11 +16,11 @@ from fewscans.config.models import (
     ComputeSettings,
     PhantomCohort,
     ProtocolSettings,
-    RecipeSettings,
     ReportSettings,
     ScoreSettings,
     SplitNames,
 )
+from fewscans.config.recipe import RecipeSettings
 from fewscans.config.tune import TunedArm
 from fewscans.config.values import ValueTable
 
@@ -48,6 +48,15 @@ class ConvertParams(Settings):
     """This chunk, from 0."""
     chunks: int = 1
     """Number of chunks."""
+
+
+class ExportParams(Settings):
+    """Write converted scans for a viewer."""
+
+    dataset: str
+    """Name of the data set."""
+    scans: list[str] = []
+    """Keys or paths of scans; without them all."""
 
 
 class AuditParams(Settings):

@@ -64,6 +64,8 @@ class Footprint:
             chunks = self.plan.config.datasets[dataset].chunks
             phantom = self.plan.config.datasets[dataset].phantom is not None
             mb, files = n / chunks * (0.021 if phantom else sizes.NATIVE_MB), 4
+        elif rule == "export":
+            mb, files = n * sizes.NATIVE_MB, n + 3
         elif rule == "normalise":
             mb, files = sizes.store_mb(n, self.plan.recipes[recipe]) + 1e-4 * n, 5
         elif rule == "audit":

@@ -16,6 +16,7 @@ KINDS = {
     "weights": "downloaded weights",
     "phantom": "generated scans",
     "convert": "converted scans",
+    "export": "scans for a viewer",
     "normalise": "stores of pixels",
     "pretrain": "encoders",
     "pretrain_ranks": "encoders",

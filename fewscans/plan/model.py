@@ -17,6 +17,7 @@ Kind = Literal["light", "cpu", "gpu"]
 RULES: dict[str, Kind] = {
     "phantom": "light",
     "convert": "cpu",
+    "export": "cpu",
     "audit": "cpu",
     "normalise": "cpu",
     "folds": "light",

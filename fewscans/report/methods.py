@@ -122,20 +122,25 @@ def _encoders(results: Results) -> list[dict[str, str]]:
 def _unused(recipe: Mapping[str, Any]) -> set[str]:
     """Settings of ways to normalise that this recipe does not use."""
     ways = {"window": "window_hu", "percentile": "percentiles"}
-    return {setting for way, setting in ways.items() if recipe.get("normalise") != way}
+    unused = {setting for way, setting in ways.items() if recipe.get("normalise") != way}
+    return unused | {"window_hu"} if recipe.get("windows") else unused
 
 
 def _settings(settings: Mapping[str, Any], skip: set[str]) -> str:
     shown = {k: v for k, v in settings.items() if k not in skip and v is not None}
-    return ", ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in shown.items())
+    between = {"windows": ", ", "spacing_mm": " x "}
+    return ", ".join(
+        f"{key.replace('_', ' ')} {_plain(value, between.get(key, ' to '))}"
+        for key, value in shown.items()
+    )
 
 
-def _plain(value: Any) -> str:
+def _plain(value: Any, between: str = " to ") -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}"
-    return " to ".join(_plain(one) for one in value) if isinstance(value, list) else str(value)
+    return between.join(_plain(one) for one in value) if isinstance(value, list) else str(value)
 
 
 def _versions(results: Results) -> str:

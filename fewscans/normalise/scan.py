@@ -1,0 +1,104 @@
+"""One scan by one recipe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fewscans import geometry
+from fewscans.config.recipe import RecipeSettings
+from fewscans.normalise.bias import correct_bias
+from fewscans.normalise.foreground import box_of, foreground_mask
+from fewscans.normalise.intensity import equalise, intensity_range, match_channels
+
+Box = tuple[tuple[int, int], ...]
+
+
+class Normalised(NamedTuple):
+    """A scan as a store has it."""
+
+    x: npt.NDArray[np.float64]
+    """[channels, *axes] in [0, 1]."""
+    spacing_mm: tuple[float, ...]
+    """Of `x`; empty where it is not known."""
+    bounds: tuple[float, float]
+    """Physical values of 0 and 1 (after `n4`); not a number where no one line leads back (several windows, CLAHE)."""
+    box: Box | None
+    """Of the foreground in the source: (first, behind the last) pixel along each axis; None without `foreground`."""
+
+
+def normalise_scan(
+    image: npt.NDArray[np.floating], spacing_mm: Sequence[float], recipe: RecipeSettings
+) -> Normalised:
+    """`image` [C, *axes] in physical units, by all steps of `recipe`.
+
+    Raises
+    ------
+    ValueError
+        The recipe has `spacing_mm`, the image none.
+    """
+    ready, mask, box = _prepared(match_channels(image, recipe.channels), recipe)
+    low, high = intensity_range(ready, recipe, mask if recipe.within == "foreground" else None)
+    resized, spacing = _resampled(ready, spacing_mm, recipe)
+    if low == high:
+        level = 0.5 if recipe.normalise == "zscore" else 0.0
+        return Normalised(np.full(recipe.shape.full, level), spacing, (low, high), box)
+    windows = recipe.bounds_hu if recipe.normalise == "window" else ()
+    if recipe.clahe is not None:
+        scaled = _scaled(resized, low, high, windows)
+        x = equalise(scaled, recipe.clahe, apart=len(windows) > 1)
+        x = geometry.pad_to_shape(x, recipe.shape.axes, float(x.min()))
+    else:
+        padded = geometry.pad_to_shape(resized, recipe.shape.axes, float(ready.min()))
+        x = _scaled(padded, low, high, windows)
+    leads_back = recipe.clahe is None and len(windows) < 2
+    return Normalised(x, spacing, (low, high) if leads_back else (math.nan, math.nan), box)
+
+
+def _prepared(
+    image: npt.NDArray[np.float64], recipe: RecipeSettings
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_] | None, Box | None]:
+    """(image after `n4` and `foreground`, mask of its foreground where a step wants one, box)."""
+    if recipe.n4 is None and not recipe.foreground and recipe.within == "scan":
+        return image, None, None
+    ct = recipe.normalise == "window"
+    mask = foreground_mask(gray := match_channels(image, 1)[0], ct)
+    if recipe.n4 is not None:
+        image = correct_bias(image, gray, mask, recipe.n4)
+        mask = foreground_mask(match_channels(image, 1)[0], ct)
+    if not recipe.foreground:
+        return image, mask, None
+    box = box_of(mask, recipe.margin)
+    inside = tuple(slice(*sides) for sides in box)
+    return image[(slice(None), *inside)], mask[inside], box
+
+
+def _resampled(
+    image: npt.NDArray[np.float64], spacing_mm: Sequence[float], recipe: RecipeSettings
+) -> tuple[npt.NDArray[np.float64], tuple[float, ...]]:
+    """(image at its new resolution and within the store's shape, not padded yet; its spacing)."""
+    shape = image.shape[1:]
+    if recipe.pitch_mm is not None or recipe.fit == "crop":
+        samples, pitch, spacing = geometry.centred_grid(
+            shape, spacing_mm, recipe.size, recipe.pitch_mm
+        )
+        return geometry.resize(image, samples, pitch), spacing
+    fitted = geometry.fitted_shape(shape, spacing_mm, recipe.size, recipe.fit)
+    return geometry.resize(image, fitted), geometry.fitted_spacing(shape, spacing_mm, fitted)
+
+
+def _scaled(
+    image: npt.NDArray[np.floating],
+    low: float,
+    high: float,
+    windows: Sequence[tuple[float, float]],
+) -> npt.NDArray[np.float64]:
+    """`image` with `low` at 0 and `high` at 1, or each channel by its own of `windows`; clipped."""
+    if len(windows) < 2:
+        return np.clip((image - low) / (high - low), 0.0, 1.0)
+    pairs = zip(image, windows, strict=True)
+    return np.stack([np.clip((one - lo) / (hi - lo), 0.0, 1.0) for one, (lo, hi) in pairs])

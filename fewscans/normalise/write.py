@@ -1,0 +1,104 @@
+"""A store of all scans of a data set by one recipe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from fewscans.config.recipe import RecipeSettings
+from fewscans.config.stages import NormaliseParams
+from fewscans.contracts import COLUMNS, write_table
+from fewscans.convert import log
+from fewscans.convert.chunks import read_converted
+from fewscans.errors import UserError
+from fewscans.files import atomic, digest, write_json
+from fewscans.normalise.fitness import check_scans
+from fewscans.normalise.scan import normalise_scan
+from fewscans.store import ROWS, SEAL, VOXELS, voxel_digest
+
+_STEPS = {"uint8": 255, "int16": 32767}
+
+
+def make_store(
+    params: NormaliseParams,
+    converted: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+) -> dict[str, Any]:
+    """Write the store of a recipe into the folder `out`; facts for the side-car.
+
+    Every scan with status ok is kept, by path. ``store.json`` is written last: where it stands, the
+    store is whole.
+
+    Raises
+    ------
+    UserError
+        There is no scan to store, scans lack what the recipe needs (all are listed), or `converted` is
+        not what convert wrote.
+    """
+    out, recipe = Path(out), params.recipe
+    index, read_pixels = read_converted(converted)
+    kept = index[index["status"] == "ok"].reset_index(drop=True)
+    if kept.empty:
+        raise UserError(f"data set {params.dataset}: no readable scan to make a store of.")
+    check_scans(kept, params)
+    dtype = "uint8" if set(kept["dtype"]) == {"uint8"} else "int16"
+    out.mkdir(parents=True, exist_ok=True)
+    (out / SEAL).unlink(missing_ok=True)
+    shape = (len(kept), *recipe.shape.full)
+    with atomic(out / VOXELS) as temporary:
+        voxels = np.lib.format.open_memmap(
+            temporary, mode="w+", dtype=f"<{np.dtype(dtype).str[1:]}", shape=shape
+        )
+        rows = _fill(voxels, kept, read_pixels, recipe)
+        voxels.flush()
+        del voxels
+    columns = [*COLUMNS["rows"], *(["box"] if recipe.foreground else [])]
+    frame = pd.DataFrame(rows, columns=columns)
+    write_table(out / ROWS, "rows", frame, dataset=params.dataset)
+    facts = {
+        "dataset": params.dataset,
+        "recipe": recipe.model_dump(mode="json"),
+        "dtype": dtype,
+        "n": len(kept),
+        "scale": 1 / _STEPS[dtype],
+        "intercept": 0.0,
+        **recipe.shape.facts(),
+        "digest": digest([dtype, list(shape), frame[["scan", "pixel_sha256"]].values.tolist()]),
+    }
+    write_json(out / SEAL, facts)
+    log.info("%s: %d scans, %s, %s", out, len(kept), dtype, recipe.shape)
+    return facts
+
+
+def _fill(
+    voxels: npt.NDArray[np.generic],
+    kept: pd.DataFrame,
+    read_pixels: Callable[[Any], npt.NDArray[np.float32]],
+    recipe: RecipeSettings,
+) -> list[dict[str, Any]]:
+    """Write each scan into its row; what rows.parquet says of it."""
+    steps = _STEPS[voxels.dtype.name]
+    rows = []
+    for number, row in enumerate(kept.to_dict("records")):
+        made = normalise_scan(read_pixels(row), list(row["spacing_mm"]), recipe)
+        voxels[number] = np.rint(made.x * steps)
+        low, high = made.bounds
+        rows.append(
+            {
+                "row": number,
+                "scan": row["scan"],
+                "shape": list(recipe.shape.axes),
+                "spacing_mm": list(made.spacing_mm),
+                "pixel_sha256": voxel_digest(voxels[number]),
+                "scale": high - low,
+                "intercept": low,
+                "box": [edge for side in made.box or () for edge in side],
+            }
+        )
+    return rows
