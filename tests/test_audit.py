@@ -13,10 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from audit_factory import Cohort, found, labels_of, picture
+from scipy.spatial.distance import pdist
 
 from fewscans.audit.duplicates import find_near
-from fewscans.audit.groups import make_groups
-from fewscans.audit.thumbnails import is_blank, thumbnail, to_gray
+from fewscans.audit.groups import cluster_duplicates, make_groups
+from fewscans.audit.neighbours import MOST_EACH, low_coefficients
+from fewscans.audit.thumbnails import is_blank, thumbnail, to_gray, unit_vectors
 from fewscans.config.stages import FoldsParams
 from fewscans.contracts import read_metadata, read_table
 from fewscans.split import make_folds
@@ -73,9 +75,28 @@ def test_near_duplicates_are_all_pairs_of_that_correlation() -> None:
     assert 10 < len(a) < 40
     assert sorted(zip(pairs["a"], pairs["b"], strict=True)) == sorted(zip(a, b, strict=True))
     np.testing.assert_allclose(pairs["correlation"], matrix[pairs["a"], pairs["b"]], atol=2e-6)
-    # Where there are too many scans to correlate all of them, the hash must lead to the same pairs.
-    hashed = find_near(made, usable, 0.98, all_pairs_up_to=10)
-    pd.testing.assert_frame_equal(hashed, pairs)
+
+
+def test_a_distance_of_low_coefficients_is_never_more_than_that_of_pictures() -> None:
+    vectors = unit_vectors(near_cohort()[:119])
+    points = low_coefficients(vectors)
+    whole, low = (pdist(x.astype(np.float64)) for x in (vectors, points))
+    assert (low <= whole + 1e-6).all()
+    # What it is for: nearly all pairs that are no duplicates are told by these few numbers already.
+    assert (low > 0.2).sum() > 0.99 * (whole > 0.2).sum()
+
+
+def test_many_alike_are_one_cluster_without_all_their_pairs() -> None:
+    rng = np.random.default_rng(0)
+    made = np.stack([thumbnail(picture(i % 3)[0]) for i in range(900)])
+    made += 0.1 * rng.normal(size=made.shape).astype(np.float32)
+    pairs = find_near(made, np.ones(900, bool), 0.98)
+    assert len(pairs) < 900 * (MOST_EACH + 1)
+    assert (pairs["a"] < pairs["b"]).all()
+    assert not pairs.duplicated(["a", "b"]).any()
+    clusters = cluster_duplicates(900, pairs)
+    assert [len(set(clusters[i::3])) for i in range(3)] == [1, 1, 1]
+    assert len(set(clusters)) == 3
 
 
 # ---------------------------------------------------------------------------- duplicates and groups

@@ -99,15 +99,3 @@ def unit_vectors(pictures: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     scale = np.abs(pictures.reshape(len(pictures), -1)).max(axis=1, keepdims=True, initial=0)
     seen = length > 1e-5 * np.maximum(scale, 1e-30)
     return np.where(seen, flat / np.where(seen, length, 1), 0).astype(np.float32)
-
-
-def perceptual_hash(pictures: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
-    """[n, 63] of -1 or 1: which low cosine coefficients (8 x 8 but the mean) exceed their median.
-
-    The DCT hash in common use (Zauner 2010, "Implementation and benchmarking of perceptual image
-    hash functions").
-    """
-    rank = np.arange(SIDE)
-    cosine = np.cos(np.pi * rank[:8, None] * (2 * rank + 1) / (2 * SIDE)).astype(np.float64)
-    low = (cosine @ pictures.astype(np.float64) @ cosine.T).reshape(len(pictures), -1)[:, 1:]
-    return np.where(low > np.median(low, axis=1, keepdims=True), 1, -1).astype(np.int8)
