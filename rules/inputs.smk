@@ -75,6 +75,7 @@ def audit_params(wildcards):
         npz=place.npz,
         columns=dataset.columns,
         attributes=dataset.attributes,
+        origin=dataset.origin,
         classes=dataset.classes,
         split_names=dataset.split_names,
         split=dataset.split,

@@ -67,6 +67,8 @@ class AuditParams(Settings):
     """Names of columns."""
     attributes: list[str] = []
     """Further columns for the shortcut test."""
+    origin: str | None = None
+    """Which of them names the paper or study that a scan is from."""
     classes: list[str] | None = None
     """Classes in order; others are refused."""
     split_names: SplitNames = SplitNames()
