@@ -37,6 +37,7 @@ rule all:
     input:
         TABLE,
         REPORT,
+        audit_pages,
 
 
 rule data:
@@ -44,3 +45,4 @@ rule data:
     input:
         [store(d, recipe) for d in CONFIG.datasets for recipe in PLAN.recipes],
         [PATHS.dataset(d, "budgets.parquet") for d in PLAN.evaluated],
+        audit_pages,

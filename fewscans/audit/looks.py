@@ -56,9 +56,11 @@ def robust_z(values: Reals) -> Reals:
     return away / scale if scale else np.zeros(len(values))
 
 
-def note_looks(found: Findings, scans: pd.DataFrame, looks: pd.DataFrame, constant: Reals) -> None:
+def note_looks(
+    found: Findings, scans: pd.DataFrame, looks: pd.DataFrame, constant: npt.NDArray[np.bool_]
+) -> None:
     """Clipped, tiny, oddly shaped and outlying scans; `looks` and `constant` [n] stand beside `scans`."""
-    shown = (scans["status"] == "ok").to_numpy(bool) & ~constant.astype(bool)
+    shown = (scans["status"] == "ok").to_numpy(bool) & ~constant
     part, seen = scans[shown], looks[shown]
     _note_clipped(found, part, seen)
     _note_shapes(found, part)

@@ -112,9 +112,9 @@ class DatasetSettings(Settings):
     """Where the data set is to be had; shown when its folder is not there."""
     datasheet: dict[DatasheetField, str] = {}
     """What only you know, for its data sheet. In your words, without names of patients: why it was made (`purpose`), by
-    whom, who paid (`funding`), how scans were chosen and acquired (`collection`), who labelled by what standard, approval
-    (`ethics`), `consent` or its waiver, how names were removed and who checked it, terms, who may have it, who corrects it,
-    and `uses` that it is, or is not, fit for."""
+    whom, who paid (`funding`), how scans were chosen and acquired (`collection`), who labelled by what standard,
+    approval (`ethics`), `consent` or its waiver, how names were removed and who checked it, terms, who may have it, who
+    corrects it, and `uses` that it is, or is not, fit for."""
 
     @field_validator("origin")
     @classmethod

@@ -27,6 +27,7 @@ KINDS = {
     "aggregate": "tables",
     "learns": "tables",
     "plan": "tables",
+    "audit_page": "report",
     "report": "report",
 }
 

@@ -18,6 +18,7 @@ RULES: dict[str, Kind] = {
     "phantom": "light",
     "convert": "cpu",
     "audit": "cpu",
+    "audit_page": "cpu",
     "normalise": "cpu",
     "folds": "light",
     "budgets": "light",
