@@ -223,6 +223,16 @@ def test_covid_ct_has_twins_and_shortcuts(
         "",
     ]
     findings = read_table(out / "audit" / "findings.parquet", "findings")
+    # It says by itself which test images have a twin in train, and that the twin's label is the opposite.
+    across = findings[findings["check"] == "duplicate-across-splits"].set_index("path")
+    doubtful = findings[findings["check"] == "contradiction"].set_index("path")
+    for twin, other in zip(twins, ("71%0", "71%1"), strict=True):
+        assert f"training scan images/noncovid/{other}.jpg" in across.loc[twin, "message"]
+        assert doubtful.loc[twin, "message"] == (
+            f"labelled 'COVID', but its duplicate images/noncovid/{other}.jpg is labelled 'NonCOVID'"
+        )
+        assert doubtful.loc[twin, "action"] == "kept: the official test set stays as published"
+    assert sorted(across.index) == twins
     told = findings[findings["check"] == "shortcut"].set_index("attribute")
     assert set(told.loc[["file type", "colour mode"], "severity"]) == {"warning"}
     assert told.loc["colour mode", "low"] > 0.7
@@ -242,9 +252,9 @@ def test_busi_has_near_duplicates_as_listed(
     ours = {frozenset(pair) for pair in pairs[["path_a", "path_b"]].to_numpy().tolist()}
     listed = pd.read_csv(root / "near_duplicates.csv")[["path_a", "path_b"]].to_numpy().tolist()
     theirs = {frozenset(pair) for pair in listed}
-    # Measured: 168 of 168 and no other, though the list was made from pictures of twice the size.
-    assert len(ours & theirs) / len(theirs) >= 0.99
-    assert len(ours & theirs) / len(ours) >= 0.99
+    # Recall and precision of 1, though the list was made from pictures of twice the size.
+    assert len(theirs) == 168
+    assert ours == theirs
     assert read_metadata(out / "labels.parquet")["flags"] == ["no-patient-ids"]
     labels = read_table(out / "labels.parquet", "labels").set_index("path")
     assert (
