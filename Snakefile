@@ -38,6 +38,7 @@ rule all:
     input:
         TABLE,
         REPORT,
+        audit_pages,
 
 
 rule data:
@@ -45,6 +46,7 @@ rule data:
     input:
         [store(d, recipe) for d in CONFIG.datasets for recipe in PLAN.recipes],
         [PATHS.dataset(d, "budgets.parquet") for d in PLAN.evaluated],
+        audit_pages,
 
 
 rule exports:

@@ -5,6 +5,7 @@ from functools import lru_cache
 from fewscans.config.augment import of_modality
 from fewscans.config.stages import (
     AggregateParams,
+    AuditPageParams,
     AuditParams,
     BudgetsParams,
     ConvertParams,
@@ -20,6 +21,11 @@ from fewscans.config.values import VALUES
 from fewscans.files import digest
 from fewscans.tune.cost import TuneResources
 from fewscans.tune.searches import BEST, arm_of, searches, tune_params
+
+
+def caption(name):
+    return str(ROOT / "report" / f"{name}.rst")
+
 
 # -- convert ---------------------------------------------------------------------------------------
 
@@ -76,6 +82,7 @@ def audit_params(wildcards):
         npz=place.npz,
         columns=dataset.columns,
         attributes=dataset.attributes,
+        origin=dataset.origin,
         classes=dataset.classes,
         split_names=dataset.split_names,
         split=dataset.split,
@@ -83,6 +90,26 @@ def audit_params(wildcards):
         near_duplicate=dataset.near_duplicate,
         pool=wildcards.dataset not in PLAN.evaluated,
     )
+
+
+def audit_page_params(wildcards):
+    dataset = dataset_settings(wildcards.dataset)
+    return AuditPageParams(
+        dataset=wildcards.dataset,
+        modality=dataset.modality,
+        source=dataset.source,
+        datasheet=dataset.datasheet,
+        exclude=dataset.exclude,
+        split=dataset.split,
+        contradictions=dataset.contradictions,
+        near_duplicate=dataset.near_duplicate,
+    )
+
+
+def audit_pages(wildcards):
+    """The pages and data sheets of all data sets."""
+    kinds = [f"{R}/audit/{{}}.html", f"{R}/datasheet/{{}}.md"]
+    return [kind.format(name) for name in CONFIG.datasets for kind in kinds]
 
 
 def audit_table(wildcards):
@@ -321,10 +348,6 @@ def tune_weights(wildcards):
 # -- aggregate -------------------------------------------------------------------------------------
 
 ALL_RUNS = list(RUNS.values())
-
-
-def caption(name):
-    return str(ROOT / "report" / f"{name}.rst")
 
 
 def figure(dataset, name):

@@ -46,7 +46,7 @@ class Cohort:
             "format": "PNG",
             "mode": "L",
         }
-        row |= {"shape": [8, 8], "spacing_mm": [], "bits": 8, "mean": 0.0}
+        row |= {"shape": [48, 40], "spacing_mm": [], "bits": 8, "mean": 0.0}
         if pixels is None:
             row |= {"status": "unreadable", "reason": "cut short", "shape": []}
         else:

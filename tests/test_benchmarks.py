@@ -43,7 +43,7 @@ def run(monkeypatch):
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("name", [*TINY, "engine_growth", "runs_per_hour"])
+@pytest.mark.parametrize("name", [*TINY, "audit", "engine_growth", "runs_per_hour"])
 def test_help_tells_the_command(run, capsys, name):
     assert run(name, "--help") == 0
     assert f"python benchmarks/{name}.py" in capsys.readouterr().out
@@ -77,6 +77,19 @@ def test_growth_by_scans_and_a_store_above_the_limit(tmp_path):
     assert small["steps_run"] == 2
     assert small["step_s"] > 0
     assert large["voxels_mb"] > large["limit_mb"]
+
+
+def test_the_audit_grows_and_loses_no_pair(tmp_path):
+    out = tmp_path / "audit.json"
+    made = subprocess.run(
+        [sys.executable, str(FOLDER / "audit.py"), "--sizes", "60", "120", "--search", "200", "--out", str(out)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    cases = json.loads(out.read_text())["cases"]
+    assert [case["scans"] for case in cases] == [60, 120, 200]
+    assert [case.get("lost") for case in cases] == [0, 0, None]
+    assert cases[1]["pairs"] == 120 // 20
 
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "results").glob("*.json")), ids=lambda p: p.stem)

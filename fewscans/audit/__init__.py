@@ -13,6 +13,8 @@ import pandas as pd
 from fewscans.audit.duplicates import find_duplicates
 from fewscans.audit.findings import (
     Findings,
+    note_across,
+    note_balance,
     note_classes,
     note_files,
     note_pairs,
@@ -26,7 +28,8 @@ from fewscans.audit.groups import (
     group_table,
     make_groups,
 )
-from fewscans.audit.scans import attribute_values, join_table, patients_across
+from fewscans.audit.looks import note_looks
+from fewscans.audit.scans import attribute_values, join_table, parts_across
 from fewscans.audit.shortcut import METHOD, shortcut_test
 from fewscans.audit.thumbnails import make_thumbnails
 from fewscans.config.stages import AuditParams
@@ -94,16 +97,16 @@ def audit(
     duplicates = _duplicate_table(scans, pairs)
     note_patients(found, scans, groups)
     note_pairs(found, duplicates, params.split == "official")
-    for patient in patients_across(scans[scans["known_patient"]]):
-        found.add(
-            "patient-across-splits",
-            "warning",
-            f"patient '{patient}' is in the training and the test part",
-        )
+    known = scans["patient"].where(scans["known_patient"], "")
+    note_across(found, "patient", parts_across(scans, known))
+    note_across(found, "origin", parts_across(scans, _origins(scans, params)))
     _settle_contradictions(found, scans, clusters, params)
     note_classes(found, scans)
+    note_balance(found, scans)
+    note_looks(found, scans, thumbnails.looks, thumbnails.constant)
     usable = scans[(scans["status"] == "ok") & (scans["target"] != "")]
-    note_shortcuts(found, shortcut_test(usable, attribute_values(usable, params.attributes)))
+    told = attribute_values(usable, thumbnails.looks.loc[usable.index], params.attributes)
+    note_shortcuts(found, shortcut_test(usable, told))
     present = sorted(set(usable["target"]))
     findings = found.frame()
     log.info(
@@ -121,6 +124,13 @@ def audit(
         params.classes or present,
         _flags(scans, usable),
     )
+
+
+def _origins(scans: pd.DataFrame, params: AuditParams) -> pd.Series:
+    """[n] paper or study of each scan; "" where nobody says."""
+    at = params.attributes.index(params.origin) if params.origin in params.attributes else None
+    values = [_text(row[at]) if at is not None else "" for row in scans["attributes"]]
+    return pd.Series(values, index=scans.index, dtype=object)
 
 
 def _settle_contradictions(

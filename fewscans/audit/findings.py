@@ -12,6 +12,7 @@ from fewscans.contracts import COLUMNS
 
 MOST_ROWS = 200  # of one check; the rest is one row that says how many
 LARGE_GROUP = 0.05  # share of the patients
+FEW_AT_SITE = 5  # labelled scans that may be of one class by chance
 
 
 @dataclass
@@ -209,6 +210,36 @@ def note_classes(found: Findings, scans: pd.DataFrame) -> None:
             f"{members['group'].nunique()} groups",
             value=float(n),
         )
+
+
+def note_across(found: Findings, what: str, names: list[str]) -> None:
+    """Patients (`what`: patient) or papers (origin) on both sides of the official split."""
+    for name in names:
+        said = f"{what} '{name}' is in the training and the test part"
+        found.add(f"{what}-across-splits", "warning", said)
+
+
+def note_balance(found: Findings, scans: pd.DataFrame) -> None:
+    """Classes by site and by official part; a warning where one has a class alone, or lacks one."""
+    labelled = scans[(scans["status"] == "ok") & (scans["target"] != "")]
+    classes = sorted(set(labelled["target"]))
+    for column in ("site", "split"):
+        given = labelled[labelled[column] != ""]
+        if given[column].nunique() < 2:
+            continue
+        for name, members in given.groupby(column, sort=True):
+            counts = members["target"].value_counts()
+            said = ", ".join(f"{int(counts.get(label, 0))} '{label}'" for label in classes)
+            lacking = [label for label in classes if label not in counts]
+            few = len(members) < FEW_AT_SITE
+            bad = len(classes) > 1 and bool(lacking) and (column == "split" or not few)
+            told = "; no score of this class" if column == "split" else "; the site tells the label"
+            found.add(
+                "class-balance",
+                "warning" if bad else "info",
+                f"{column} '{name}': {said}{told if bad else ''}",
+                value=float(len(members)),
+            )
 
 
 def note_shortcuts(found: Findings, table: pd.DataFrame) -> None:

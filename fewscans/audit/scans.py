@@ -54,22 +54,27 @@ def join_table(index: pd.DataFrame, table: pd.DataFrame, params: AuditParams) ->
     return scans
 
 
-def patients_across(scans: pd.DataFrame) -> list[str]:
-    """Patients with a scan in the test part and one in the training or validation part; sorted."""
-    tested = set(scans.loc[scans["split"] == "test", "patient"])
-    trained = set(scans.loc[scans["split"].isin(["train", "val"]), "patient"])
+def parts_across(scans: pd.DataFrame, names: pd.Series) -> list[str]:
+    """Those of `names` [n] (patients, papers) with a scan in the test part and one in train or val; sorted."""
+    known = names != ""
+    tested = set(names[known & (scans["split"] == "test")])
+    trained = set(names[known & scans["split"].isin(["train", "val"])])
     return sorted(tested & trained)
 
 
-def attribute_values(scans: pd.DataFrame, names: list[str]) -> dict[str, list[object]]:
-    """Name in words -> value per scan, of everything that should not tell the label."""
+def attribute_values(
+    scans: pd.DataFrame, looks: pd.DataFrame, names: list[str]
+) -> dict[str, list[object]]:
+    """Name in words -> value per scan, of everything that should not tell the label.
+
+    `looks` are the scans' own numbers, `names` the table's further columns. What no reader tells (a manufacturer, where
+    files are pictures) is left out.
+    """
     shapes = [list(shape) if shape is not None else [] for shape in scans["shape"]]
     height = [shape[-2] if len(shape) > 1 else None for shape in shapes]
     width = [shape[-1] if len(shape) > 1 else None for shape in shapes]
     aspect = [round(w / h, 3) if w and h else None for w, h in zip(width, height, strict=True)]
-    spacing = [
-        value[0] if value is not None and len(value) else None for value in scans["spacing_mm"]
-    ]
+    spacing = [list(value) if value is not None else [] for value in scans["spacing_mm"]]
     values: dict[str, list[object]] = {
         "file type": list(scans["format"]),
         "colour mode": list(scans["mode"]),
@@ -77,10 +82,15 @@ def attribute_values(scans: pd.DataFrame, names: list[str]) -> dict[str, list[ob
         "width": width,
         "height": height,
         "aspect": aspect,
-        "spacing": spacing,
+        "slices": [shape[0] if len(shape) > 2 else None for shape in shapes],
+        "spacing": [value[-1] if value else None for value in spacing],
+        "slice spacing": [value[0] if len(value) > 2 else None for value in spacing],
         "mean intensity": list(scans["mean"]),
+        "border": list(looks["border"]),
         "site": list(scans["site"]),
     }
+    if "manufacturer" in scans:
+        values["manufacturer"] = list(scans["manufacturer"])
     for i, name in enumerate(names):
         # A column of the table called like one of ours is tested beside it, not in its place.
         values[name if name not in values and name != "all" else f"{name} (table)"] = [

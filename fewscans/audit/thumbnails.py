@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from fewscans.audit.looks import MEASURES, measure
+
 SIDE = 32
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as PIL turns RGB to gray
 TAIL = 200  # one pixel in so many at either end may differ, and still nothing can be seen
@@ -28,11 +30,14 @@ class Thumbnails:
         [n] bool: one value everywhere. Such a scan has no correlation with any other.
     blank
         [n] bool: some 99 % of its pixels have one value; true of the constant ones too.
+    looks
+        A row per scan of numbers about it (`fewscans.audit.looks.measure`); NaN where it could not be read.
     """
 
     pictures: npt.NDArray[np.float32]
     constant: npt.NDArray[np.bool_]
     blank: npt.NDArray[np.bool_]
+    looks: pd.DataFrame
 
 
 def make_thumbnails(
@@ -42,6 +47,7 @@ def make_thumbnails(
     n = len(index)
     pictures = np.zeros((n, SIDE, SIDE), dtype=np.float32)
     constant, blank = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+    found = np.full((n, len(MEASURES)), np.nan)
     for i, (_, row) in enumerate(index.iterrows()):
         if row["status"] != "ok":
             continue
@@ -49,7 +55,9 @@ def make_thumbnails(
         pictures[i] = thumbnail(gray)
         constant[i] = gray.min() == gray.max()
         blank[i] = constant[i] or is_blank(gray)
-    return Thumbnails(pictures, constant, blank)
+        found[i] = list(measure(gray).values())
+    looks = pd.DataFrame(found, index=index.index, columns=list(MEASURES))
+    return Thumbnails(pictures, constant, blank, looks)
 
 
 def to_gray(pixels: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
@@ -99,15 +107,3 @@ def unit_vectors(pictures: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     scale = np.abs(pictures.reshape(len(pictures), -1)).max(axis=1, keepdims=True, initial=0)
     seen = length > 1e-5 * np.maximum(scale, 1e-30)
     return np.where(seen, flat / np.where(seen, length, 1), 0).astype(np.float32)
-
-
-def perceptual_hash(pictures: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
-    """[n, 63] of -1 or 1: which low cosine coefficients (8 x 8 but the mean) exceed their median.
-
-    The DCT hash in common use (Zauner 2010, "Implementation and benchmarking of perceptual image
-    hash functions").
-    """
-    rank = np.arange(SIDE)
-    cosine = np.cos(np.pi * rank[:8, None] * (2 * rank + 1) / (2 * SIDE)).astype(np.float64)
-    low = (cosine @ pictures.astype(np.float64) @ cosine.T).reshape(len(pictures), -1)[:, 1:]
-    return np.where(low > np.median(low, axis=1, keepdims=True), 1, -1).astype(np.int8)

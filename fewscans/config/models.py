@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from fewscans.config.augment import AugmentSettings, Modality
 from fewscans.config.base import Budget, Fraction, Name, Settings
@@ -51,6 +52,23 @@ class SplitNames(Settings):
     """Names of the test part."""
 
 
+# What only the user knows of a data set.
+DatasheetField = Literal[
+    "purpose",
+    "creators",
+    "funding",
+    "collection",
+    "labelling",
+    "ethics",
+    "consent",
+    "deidentification",
+    "licence",
+    "distribution",
+    "maintenance",
+    "uses",
+]
+
+
 class DatasetSettings(Settings):
     """Where scans and labels are: a folder and a table, a folder per class, one .npz, or a generated cohort."""
 
@@ -68,6 +86,8 @@ class DatasetSettings(Settings):
     """Tables of laboratory, clinical or genetic values by name, for methods that contrast scans with them."""
     attributes: list[str] = []
     """Further columns that should not tell the label: they join the shortcut test."""
+    origin: str | None = None
+    """Which of `attributes` names the paper or study a scan is from: one in train and test is told."""
     classes: list[str] | None = None
     """Classes in order; without it sorted. With two, the last is the positive one."""
     split: Literal["grouped", "official"] = "grouped"
@@ -90,6 +110,18 @@ class DatasetSettings(Settings):
     """Convert in so many jobs; a scan's chunk is a hash of its path."""
     source: str | None = None
     """Where the data set is to be had; shown when its folder is not there."""
+    datasheet: dict[DatasheetField, str] = {}
+    """What only you know, for its data sheet. In your words, without names of patients: why it was made (`purpose`), by
+    whom, who paid (`funding`), how scans were chosen and acquired (`collection`), who labelled by what standard,
+    approval (`ethics`), `consent` or its waiver, how names were removed and who checked it, terms, who may have it, who
+    corrects it, and `uses` that it is, or is not, fit for."""
+
+    @field_validator("origin")
+    @classmethod
+    def _an_attribute(cls, origin: str | None, info: ValidationInfo) -> str | None:
+        if origin is not None and origin not in info.data.get("attributes", [origin]):
+            raise PydanticCustomError("origin", "must be one of `attributes`; add it there")
+        return origin
 
 
 class KnnSettings(Settings):

@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import Literal
 
 from fewscans.batches import epoch_batches, training_steps
+from fewscans.config.augment import Modality
 from fewscans.config.base import Settings
 from fewscans.config.encoders import AnyEncoder
 from fewscans.config.models import (
     Columns,
     CompareSettings,
     ComputeSettings,
+    DatasheetField,
     PhantomCohort,
     ProtocolSettings,
     ReportSettings,
@@ -76,6 +78,8 @@ class AuditParams(Settings):
     """Names of columns."""
     attributes: list[str] = []
     """Further columns for the shortcut test."""
+    origin: str | None = None
+    """Which of them names the paper or study that a scan is from."""
     classes: list[str] | None = None
     """Classes in order; others are refused."""
     split_names: SplitNames = SplitNames()
@@ -84,6 +88,27 @@ class AuditParams(Settings):
     """Kind of split that will be made."""
     contradictions: Literal["exclude", "keep"] = "exclude"
     """What to do about labels that contradict each other."""
+    near_duplicate: float = 0.98
+    """Correlation from which two scans are near duplicates."""
+
+
+class AuditPageParams(Settings):
+    """Show what the audit of one data set found, and describe the data set."""
+
+    dataset: str
+    """Name of the data set."""
+    modality: Modality = "any"
+    """What the scans are."""
+    source: str | None = None
+    """Where it is to be had."""
+    datasheet: dict[DatasheetField, str] = {}
+    """What only the user knows of it."""
+    exclude: list[str] = []
+    """Paths or globs that were left out; only their number is shown."""
+    split: Literal["grouped", "official"] = "grouped"
+    """Kind of split."""
+    contradictions: Literal["exclude", "keep"] = "exclude"
+    """What was done about labels that contradict each other."""
     near_duplicate: float = 0.98
     """Correlation from which two scans are near duplicates."""
 

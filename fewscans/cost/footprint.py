@@ -70,6 +70,8 @@ class Footprint:
             mb, files = sizes.store_mb(n, self.plan.recipes[recipe]) + 1e-4 * n, 5
         elif rule == "audit":
             mb, files = 0.2 + 2e-4 * n, 6
+        elif rule == "audit_page":
+            mb, files = 2.5, 8
         elif rule in ("pretrain", "weights"):
             mb, files = sizes.encoder_mb(self.plan.encoders[encoder].settings.backbone), 17
         elif rule == "finetune":

@@ -28,6 +28,8 @@ ROW_S = 5e-5
 # aggregate: a start, each job's tables, each arm x budget x unit at 2,000 resamples. report: a start, each data set.
 AGGREGATE_S, AGGREGATE_JOB_S, AGGREGATE_CELL_S = 0.9, 0.021, 0.06
 REPORT_S, REPORT_DATASET_S = 3.5, 5.5
+# Imports, tables, and some hundred pictures at most, however many scans there are.
+AUDIT_PAGE_S = 4.0
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ class Work:
             return machine.startup.get("torch", 4.2), True
         if rule in ("aggregate", "learns"):
             return start + self._aggregate() * machine.pace, True
+        if rule == "audit_page":
+            return start + AUDIT_PAGE_S * machine.pace, True
         if rule == "report":
             n = len(self.plan.evaluated)
             return start + (REPORT_S + REPORT_DATASET_S * n) * machine.pace, True

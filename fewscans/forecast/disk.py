@@ -28,6 +28,7 @@ KINDS = {
     "aggregate": "tables",
     "learns": "tables",
     "plan": "tables",
+    "audit_page": "report",
     "report": "report",
 }
 

@@ -21,8 +21,9 @@ from fewscans.forecast.schedule import Machine, Schedule, critical_path, run
 SCHEMA_VERSION = 1
 # Rules in the order of the work; others follow by name.
 ORDER = [
-    *("weights", "phantom", "convert", "export", "audit", "normalise", "folds", "budgets", "tune"),
-    *("pretrain", "pretrain_ranks", "finetune", "plan", "aggregate", "learns", "report"),
+    *("weights", "phantom", "convert", "export", "audit", "audit_page", "normalise", "folds"),
+    *("budgets", "tune", "pretrain", "pretrain_ranks", "finetune", "plan", "aggregate", "learns"),
+    *("report",),
 ]
 
 

@@ -19,6 +19,7 @@ RULES: dict[str, Kind] = {
     "convert": "cpu",
     "export": "cpu",
     "audit": "cpu",
+    "audit_page": "cpu",
     "normalise": "cpu",
     "folds": "light",
     "budgets": "light",

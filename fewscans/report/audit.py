@@ -21,6 +21,12 @@ TITLES = {
     "no-patient-ids": "No patient ids",
     "no-patient-id": "Scans without a patient id",
     "large-group": "A large group",
+    "origin-across-splits": "Papers on both sides of the official split",
+    "clipped": "Clipped at the bright end",
+    "tiny": "Tiny images",
+    "odd-shape": "Odd shapes",
+    "outlier": "Intensity or size far from the others'",
+    "class-balance": "Classes by site and official part",
     "shortcut": "Shortcuts: can the label be told from what should not tell it?",
     "class": "Classes",
 }
