@@ -7,12 +7,13 @@ ours.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import logging
 import math
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +40,7 @@ class Unreadable(Exception):  # noqa: N818
     reason
         Why, in words.
     status
-        ``unreadable`` (damaged, or no image) or ``set-aside`` (whole, but not one 2D image).
+        ``unreadable`` (damaged, or no image) or ``set-aside`` (whole, but not one image or volume).
     format
         Kind of file, where known.
     """
@@ -72,7 +73,7 @@ class Scan:
     ----------
     array : [C, H, W] or [C, D, H, W]
         C is 1 or 3; native dtype. Three equal channels are kept as one (their luma is the same
-        number). Volumes of NIfTI are in RAS: D from the feet up, H from back to front, W from left to right.
+        number). Volumes of NIfTI and DICOM are in RAS: D from the feet up, H from back to front, W from left to right.
     spacing_mm : tuple of float
         Along each axis of space; empty where the file does not say (never guessed).
     meta : Meta
@@ -124,8 +125,8 @@ def sniff(head: bytes) -> str:
     return ""
 
 
-def read(path: str | os.PathLike[str], ndim: int = 2) -> Scan:
-    """Read one image of any kind, or one volume where `ndim` is 3.
+def read(path: str | os.PathLike[str], ndim: int = 2, frame: int | None = None) -> Scan:
+    """Read one image of any kind, or one volume where `ndim` is 3; `frame`, from 0, of several in a DICOM file.
 
     Raises
     ------
@@ -133,10 +134,19 @@ def read(path: str | os.PathLike[str], ndim: int = 2) -> Scan:
         With a reason in words, for everything that is wrong with the file.
     """
     path = Path(path)
-    kind = ""
-    try:
-        kind = _kind_of(path)
+    with in_words(path):
+        kind = kind_of(path)
+    with in_words(path, kind):
+        if frame is not None:
+            return _read_frame(path, kind, frame)
         return _reader(kind, ndim)(path, kind)
+
+
+@contextlib.contextmanager
+def in_words(path: Path, kind: str = "") -> Iterator[None]:
+    """Whatever goes wrong with a file of `kind` inside is raised as `Unreadable`, with a reason in words."""
+    try:
+        yield
     except Unreadable as error:
         raise Unreadable(error.reason, error.status, error.format or kind) from None
     except MemoryError:
@@ -149,7 +159,8 @@ def read(path: str | os.PathLike[str], ndim: int = 2) -> Scan:
         raise Unreadable(f"damaged ({_one_line(error)})", format=kind) from None
 
 
-def _kind_of(path: Path) -> str:
+def kind_of(path: Path) -> str:
+    """Kind of a file by its content, unpacked where it is gzip; `Unreadable` where it is none that is read."""
     if path.is_dir():
         raise Unreadable("is a folder, not a file")
     if not path.is_file():
@@ -177,9 +188,12 @@ def _reader(kind: str, ndim: int) -> Callable[[Path, str], Scan]:
         from fewscans.convert.volume import read_volume
 
         return read_volume
+    if kind == "DICOM" and ndim == 3:
+        from fewscans.convert.series_pixels import read_one_volume
+
+        return read_one_volume
     if ndim == 3:
-        what = "DICOM series are not put together yet" if kind == "DICOM" else "this is an image"
-        raise Unreadable(f"{what}; where `ndim` is 3, NIfTI volumes are read", "set-aside")
+        raise Unreadable("this is an image; volumes are read where `ndim` is 3", "set-aside")
     if kind == "DICOM":
         from fewscans.convert.dicom import read_dicom
 
@@ -191,6 +205,14 @@ def _reader(kind: str, ndim: int) -> Callable[[Path, str], Scan]:
     from fewscans.convert.image import read_image
 
     return read_image
+
+
+def _read_frame(path: Path, kind: str, frame: int) -> Scan:
+    if kind != "DICOM":
+        raise Unreadable("has no numbered frames; only DICOM has", "set-aside")
+    from fewscans.convert.dicom import read_dicom
+
+    return read_dicom(path, kind, frame)
 
 
 def _os_reason(error: OSError) -> str:

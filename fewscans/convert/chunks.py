@@ -18,6 +18,7 @@ from fewscans.contracts import COLUMNS, read_metadata, read_table, write_table
 from fewscans.convert import Scan, Unreadable, log, to_physical
 from fewscans.convert.paths import shown
 from fewscans.convert.sources import Source, in_chunk, list_scans, open_reader
+from fewscans.convert.unfold import unfold
 from fewscans.errors import UserError
 from fewscans.files import atomic, sha256_file
 
@@ -27,8 +28,8 @@ INDEX, PIXELS = "index.parquet", "pixels.bin"
 def write_chunk(params: ConvertParams, out: str | os.PathLike[str]) -> dict[str, Any]:
     """Convert one chunk into the folder `out`; facts for the side-car.
 
-    One scan is in memory at a time. A file that cannot be used is listed in the index with a
-    reason.
+    One scan is in memory at a time, and the headers of one folder. A file that cannot be used is listed in the index
+    with a reason.
 
     Raises
     ------
@@ -47,10 +48,13 @@ def write_chunk(params: ConvertParams, out: str | os.PathLike[str]) -> dict[str,
         open(temporary, "wb") as pixels,
         open_reader(params) as reader,
     ):
-        rows = [_convert(source, reader, pixels) for source in sources]
-        _check_readable(rows, params, n_all=len(everything))
+        rows, beside = [], set()
+        for named, source in ((one, scan) for one in sources for scan in unfold(one, params)):
+            rows.append({**_convert(source, reader, pixels), "source": named.path})
+            beside |= {source.path} if source.beside else set()
+        _check_readable(rows, params, beside, whole=len(sources) == len(everything))
         n_bytes = pixels.tell()
-    frame = pd.DataFrame(rows, columns=[*COLUMNS["index"], "note"])
+    frame = pd.DataFrame(rows, columns=[*COLUMNS["index"], "note", "source"])
     write_table(out / INDEX, "index", frame, dataset=params.dataset, pixels_bytes=n_bytes)
     return _summary(frame, out)
 
@@ -108,9 +112,15 @@ def _convert(source: Source, reader: Callable[[Source], Scan], pixels: BinaryIO)
 
 
 def _file_digest(source: Source) -> str:
-    """SHA-256 of the file's bytes; empty where it has none of its own, or cannot be opened."""
+    """SHA-256 of the file's bytes; empty where it has none of its own, or cannot be opened.
+
+    Of a scan of several files: over their digests, in an order that no name decides.
+    """
     try:
-        return sha256_file(source.file) if source.file is not None else ""
+        if len(source.files) > 1:
+            digests = sorted(sha256_file(file) for file in source.files)
+            return hashlib.sha256("".join(digests).encode()).hexdigest()
+        return sha256_file(source.file) if source.file is not None and source.file.is_file() else ""
     except OSError:
         return ""
 
@@ -127,17 +137,21 @@ def pixel_digest(physical: npt.NDArray[np.float32]) -> str:
     return made.hexdigest()
 
 
-def _check_readable(rows: list[dict[str, Any]], params: ConvertParams, n_all: int) -> None:
+def _check_readable(
+    rows: list[dict[str, Any]], params: ConvertParams, beside: set[str], whole: bool
+) -> None:
+    """`beside`: paths of what only lies beside volumes; `whole`: this chunk is the whole data set."""
     bad = [
         (row["path"], f"{row['status']}: {row['reason']}") for row in rows if row["status"] != "ok"
     ]
-    if bad and params.on_unreadable == "stop":
+    stopping = [(path, why) for path, why in bad if path not in beside]
+    if stopping and params.on_unreadable == "stop":
         raise UserError(
             f"data set {params.dataset}: files that cannot be used. Repair them, list them in "
             "exclude, or set on_unreadable: leave-out",
-            bad,
+            stopping,
         )
-    if rows and len(bad) == len(rows) == n_all:
+    if rows and whole and len(bad) == len(rows):
         listed = shown([f"{path}: {reason}" for path, reason in bad])
         raise UserError(
             f"data set {params.dataset}: not one of {len(rows)} files can be used.{listed}"
