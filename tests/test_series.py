@@ -46,7 +46,8 @@ def test_any_orientation_is_turned_as_nifti_is(series, tmp_path, cosines, axis):
     row, column = np.array(cosines[:3], float), np.array(cosines[3:], float)
     normal = np.cross(row, column)
     for k in (3, 0, 5, 1, 4, 2):
-        series.slice(BODY[k], 0, ImagePositionPatient=(3.0 * k * normal).tolist(), ImageOrientationPatient=cosines)  # fmt: skip
+        at = (3.0 * k * normal).tolist()
+        series.slice(BODY[k], 0, ImagePositionPatient=at, ImageOrientationPatient=cosines)
     affine = np.eye(4)
     affine[:3, 0], affine[:3, 1], affine[:3, 2] = row, 2 * column, 3 * normal
     other = read(as_nifti(tmp_path / "v.nii", BODY, affine), 3)
@@ -81,7 +82,7 @@ def test_a_number_names_one_of_several(series, tmp_path):
     second = converted(tmp_path, "p1#2")
     assert list(second) == ["p1#2"]
     assert only(second).array.min() == 1000
-    assert "no such volume; there are: p1#1, p1#2" in converted(tmp_path, "p1#3")["p1#3"]
+    assert "no such volume; it holds 2 volumes" in converted(tmp_path, "p1#3")["p1#3"]
     with pytest.raises(UserError, match="named by the row of a folder too"):
         converted(tmp_path, "p1", "p1#2")
 

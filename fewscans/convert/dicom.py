@@ -47,9 +47,8 @@ def read_dicom(path: Path, kind: str, frame: int | None = None) -> Scan:
         dataset = read_dataset(path)
         frames = check_is_image(dataset)
         if frames > 1 and frame is None:
-            name = f"{path.name}#1"
             raise Unreadable(
-                f"{frames} frames; name the one that is meant in the table, as {name}", "set-aside"
+                f"{frames} frames; name the one that is meant in the table, as PATH#1", "set-aside"
             )
         if (frame or 0) >= frames:
             raise Unreadable(f"{frames} frames; there is no number {(frame or 0) + 1}")

@@ -34,6 +34,7 @@ _DERIVED = {
     "CSA RESAMPLED", "CSA MIP", "VOLUME_RENDER", "VOLUME RENDERING", "SURFACE_RENDER", "VRT", "SSD", "3D RENDERING",
     "SCREEN SAVE", "DOSE_INFO", "DOSE INFO", "CPR",
 }  # fmt: skip
+_NO_IMAGES = {"SEG": "a segmentation", "RTDOSE": "doses of radiation"}
 # What tells repetitions of a position apart: name -> (functional group, names there; the first is that of the header).
 _TOLD = {
     "TemporalPositionIdentifier": ("FrameContentSequence", ("TemporalPositionIdentifier", "TemporalPositionIndex")),
@@ -160,6 +161,9 @@ def _check_kind(dataset: Dataset, image_type: list[str]) -> None:
         raise Unreadable("a localiser", "set-aside")
     if str(dataset.get("SOPClassUID", "")).startswith(_SECONDARY_CAPTURE):
         raise Unreadable("a secondary capture: a picture of a screen or a report", "set-aside")
+    modality = str(dataset.get("Modality", "")).strip().upper()
+    if modality in _NO_IMAGES:
+        raise Unreadable(f"holds {_NO_IMAGES[modality]}, no image", "set-aside")
     if words & _DERIVED:
         raise Unreadable(f"derived from other images ({min(words & _DERIVED)})", "set-aside")
 

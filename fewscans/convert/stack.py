@@ -104,10 +104,7 @@ def arrange(frames: Sequence[Frame]) -> Stack:
     """
     places = find_places(frames)
     if len(places) < 2:
-        raise Unreadable(
-            "one slice; a volume has two at least (a table names the folder of a series)",
-            "set-aside",
-        )
+        raise Unreadable("one slice; a volume has two at least", "set-aside")
     first = places[0][0]
     normal = normal_of(first)
     positions = np.array([place[0].position for place in places]) - np.array(first.position)

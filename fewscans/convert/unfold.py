@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from fewscans.config.stages import ConvertParams
@@ -60,9 +61,13 @@ def _found(source: Source, root: Path, params: ConvertParams, folder: bool) -> I
     base = paths.split_number(source.path)[0] if source.number else source.path
     for name, volume in _names(find_volumes(frames), base, root, always):
         files = tuple(dict.fromkeys(frame.file for frame in volume.frames))
-        beside = folder and len(volume.frames) == 1
+        lone = len(volume.frames) == 1
+        if lone and not folder:
+            volume = replace(
+                volume, problem="one slice; name the folder of its series in the table"
+            )
         key = paths.scan_key(params.dataset, name)
-        yield Source(key, name, files[0], files=files, volume=volume, beside=beside)
+        yield Source(key, name, files[0], files=files, volume=volume, beside=folder and lone)
     yield from rest
 
 
@@ -103,8 +108,8 @@ def _chosen(source: Source, found: list[Source]) -> Source:
     for one in volumes:
         if one.path == source.path or (source.number == 1 and one.path == base):
             return Source(source.scan, source.path, one.file, files=one.files, volume=one.volume)
-    names = ", ".join(one.path for one in volumes[:5]) or "none"
-    return _with(source, source.path, Unreadable(f"no such volume; there are: {names}"))
+    there = paths.count(volumes, "volume")
+    return _with(source, source.path, Unreadable(f"no such volume; it holds {there}"))
 
 
 def _with(source: Source, path: str, problem: Unreadable) -> Source:
