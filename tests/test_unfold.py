@@ -15,14 +15,16 @@ from series_factory import AXIAL, BODY, Series, converted
 from fewscans.audit.scans import NO_PATIENT, join_table
 from fewscans.config import load
 from fewscans.config.stages import AuditParams, ConvertParams
+from fewscans.config.values import ValueTable
 from fewscans.convert import Scan
 from fewscans.convert.chunks import read_converted, write_chunk
-from fewscans.convert.sources import list_scans
+from fewscans.convert.sources import Source, list_scans
 from fewscans.convert.table import read_labels
 from fewscans.convert.unfold import unfold
 from fewscans.errors import UserError
 from fewscans.plan import expand
 from fewscans.rawdata import _fingerprint, check_config, fingerprint
+from fewscans.values import read_all
 
 
 @pytest.fixture
@@ -100,8 +102,12 @@ def test_a_folder_per_class_has_a_folder_or_a_file_per_series(lab, write_dicom, 
     assert (classes["c#1"], classes["c/IM433"], classes["a/p2#2"]) == ("c", "c", "a")
 
 
+def unfolded(params: ConvertParams) -> list[Source]:
+    return [scan for one in list_scans(params) for scan in unfold(one, params)]
+
+
 def keys(params: ConvertParams) -> set[str]:
-    return {scan.scan for one in list_scans(params) for scan in unfold(one, params)}
+    return {scan.scan for scan in unfolded(params)}
 
 
 def test_names_stay_when_files_are_added_elsewhere(lab, write_dicom):
@@ -125,6 +131,30 @@ def test_what_lies_beside_stops_no_run(lab, tmp_path):
     with pytest.raises(UserError, match="cannot be used") as caught:
         converted_index(params_of(lab, table, on_unreadable="stop"), tmp_path / "stopped")
     assert [path for path, _ in caught.value.problems] == ["a/p1"]
+
+
+def test_files_and_volumes_of_a_folder_can_be_excluded(lab):
+    table = write(lab, "a/p2,x,2", "b/p3,y,3")
+    patterns = ["b/p3/*.txt", "a/p2#2"]
+    kept = [s.path for s in unfolded(params_of(lab, table, exclude=patterns))]
+    assert kept[:2] == ["a/p2#1", "b/p3"]
+    assert len(kept) == 3  # and the localiser
+    with pytest.raises(UserError, match=r"'b/p4/\*' meets no path"):
+        list_scans(params_of(lab, table, exclude=["b/p4/*"]))
+    nothing = unfolded(params_of(lab, write(lab, "b/p3,y,3"), exclude=["b/p3/*"]))
+    assert [s.problem.reason for s in nothing] == ["a folder with nothing to read"]
+
+
+def test_values_by_path_are_those_of_a_folder_or_of_one_volume(lab):
+    labs = lab / "labs.csv"
+    labs.write_text("path,crp\na/p1,1\na/p2,2\na/p2#2,3\n")
+    scans = pd.DataFrame({"path": ["a/p1", "a/p2#1", "a/p2#2", "b/p3"]})
+    scans = scans.assign(dataset="d", patient="")
+    given = ValueTable(table=str(labs), by="path")
+    (made,) = read_all(scans, {"d": {"labs": given}}, "d")
+    assert made.present.tolist() == [True, True, True, False]
+    low, middle, high = made.x[:3, 0]
+    assert low < middle < high
 
 
 def test_headers_alone_are_read_to_find_volumes(lab):
@@ -182,6 +212,28 @@ def test_an_enhanced_object_is_a_volume_with_slopes_of_its_frames(write_dicom, t
     slopes = np.arange(1, 7).reshape(6, 1, 1)
     np.testing.assert_array_equal(scan.physical()[0], BODY[:, ::-1, ::-1] * slopes)
     assert scan.spacing_mm == (3.0, 2.0, 1.0)
+
+
+def test_a_header_that_lies_about_frames_is_refused(write_dicom, tmp_path):
+    enhanced(Series(write_dicom, tmp_path / "p1"), BODY)
+    (file,) = (tmp_path / "p1").iterdir()
+    dataset = pydicom.dcmread(file)
+    dataset.NumberOfFrames, dataset.ImagePositionPatient = 10**9, [0, 0, 0]
+    dataset.save_as(file)
+    (said,) = converted(tmp_path, "p1").values()
+    assert said == "unreadable: its header says 1000000000 frames and describes 6"
+
+
+def test_positions_in_the_header_of_an_enhanced_object_are_not_those_of_frames(
+    write_dicom, tmp_path
+):
+    enhanced(Series(write_dicom, tmp_path / "p1"), BODY)
+    (file,) = (tmp_path / "p1").iterdir()
+    dataset = pydicom.dcmread(file)
+    dataset.ImagePositionPatient = [0, 0, 0]
+    dataset.save_as(file)
+    (scan,) = converted(tmp_path, "p1").values()
+    assert scan.array.shape == (1, 6, 5, 4)
 
 
 def test_a_mosaic_without_its_private_header_is_set_aside(write_dicom, tmp_path):

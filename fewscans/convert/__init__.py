@@ -26,6 +26,8 @@ log = logging.getLogger("fewscans")
 
 # Pixels of one image; beyond, a few bytes of a damaged or hostile file could fill the memory.
 MAX_PIXELS = 2**27
+# Voxels of a series, whose slices are all there: 2,048 of 512 x 512.
+MAX_VOXELS = 2**29
 KINDS = "PNG, JPEG, TIFF, BMP, DICOM, NIfTI"
 # Bytes of a file that tell its kind: a NIfTI-2 header has 540.
 _HEAD = 544
@@ -228,14 +230,14 @@ def _one_line(error: BaseException) -> str:
     return f"{text[:160]}..." if len(text) > 160 else text or type(error).__name__
 
 
-def check_size(*lengths: int) -> None:
-    """Refuse an image without pixels, or with more than `MAX_PIXELS`, before it is unpacked."""
+def check_size(*lengths: int, most: int = MAX_PIXELS) -> None:
+    """Refuse an image without pixels, or with more than `most`, before it is unpacked."""
     shown = " x ".join(map(str, lengths))
     if min(lengths) < 1:
         raise Unreadable(f"has no pixels ({shown})")
-    if math.prod(lengths) > MAX_PIXELS:
+    if math.prod(lengths) > most:
         raise Unreadable(
-            f"{shown} pixels: more than the {MAX_PIXELS // 10**6} million that are read",
+            f"{shown} pixels: more than the {most // 10**6} million that are read",
             "set-aside",
         )
 

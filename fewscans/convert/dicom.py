@@ -121,16 +121,14 @@ def check_is_image(dataset: Dataset) -> int:
 
 
 def find(dataset: Dataset, group: str, name: str, frame: int = 0) -> Any:
-    """`name` in the header, or in the functional groups of a frame of an enhanced object, or None."""
-    if dataset.get(name) is not None:
-        return dataset.get(name)
+    """`name` in the functional groups of a frame of an enhanced object, or in the header, or None."""
     for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
         first = frame if groups.startswith("Per") else 0
         for item in (dataset.get(groups) or [])[first : first + 1]:
             for macro in (item.get(group) or [])[:1]:
                 if macro.get(name) is not None:
                     return macro.get(name)
-    return None
+    return dataset.get(name)
 
 
 def _rescale(dataset: Dataset, frame: int) -> tuple[float, float]:

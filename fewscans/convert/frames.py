@@ -35,6 +35,8 @@ _DERIVED = {
     "SCREEN SAVE", "DOSE_INFO", "DOSE INFO", "CPR",
 }  # fmt: skip
 _NO_IMAGES = {"SEG": "a segmentation", "RTDOSE": "doses of radiation"}
+# From the origin of any scanner; a number beyond it is no position.
+_FARTHEST_MM = 1e5
 # What tells repetitions of a position apart: name -> (functional group, names there; the first is that of the header).
 _TOLD = {
     "TemporalPositionIdentifier": ("FrameContentSequence", ("TemporalPositionIdentifier", "TemporalPositionIndex")),
@@ -119,8 +121,11 @@ def read_frames(path: Path) -> list[Frame]:
         image_type = [str(word).strip().upper() for word in _many(dataset.get("ImageType"))]
         _check_kind(dataset, image_type)
         frames = check_is_image(dataset)
-        if frames > 1 and not dataset.get("PerFrameFunctionalGroupsSequence"):
+        said = len(dataset.get("PerFrameFunctionalGroupsSequence") or [])
+        if frames > 1 and not said:
             raise Unreadable(f"{frames} frames that do not say where they lie", "set-aside")
+        if said and said != frames:
+            raise Unreadable(f"its header says {frames} frames and describes {said}")
         if "MOSAIC" in image_type:
             from fewscans.convert.mosaic import tiles
 
@@ -171,7 +176,7 @@ def _check_kind(dataset: Dataset, image_type: list[str]) -> None:
 def _frame(path: Path, dataset: Dataset, number: int) -> Frame:
     position = _vector(find(dataset, "PlanePositionSequence", "ImagePositionPatient", number), 3)
     cosines = _vector(find(dataset, "PlaneOrientationSequence", "ImageOrientationPatient", number), 6)  # fmt: skip
-    if position is None or cosines is None:
+    if position is None or cosines is None or max(map(abs, position)) > _FARTHEST_MM:
         raise Unreadable("does not say where it lies in space (a projection?)", "set-aside")
     spacing, notes = spacing_of(dataset, number)
     if not spacing:

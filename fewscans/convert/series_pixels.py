@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fewscans.convert import (
+    MAX_VOXELS,
     Meta,
     Scan,
     Unreadable,
@@ -49,7 +50,7 @@ def read_series(volume: Volume) -> Scan:
     if volume.problem:
         raise Unreadable(volume.problem, "set-aside", "DICOM")
     stack = arrange(volume.frames)
-    check_size(stack.grid[3], stack.grid[2], len(stack.places))
+    check_size(stack.grid[3], stack.grid[2], len(stack.places), most=MAX_VOXELS)
     voxels, metas, doubled = _stored(stack)
     voxels, meta = _in_one_scale(voxels, metas)
     if np.abs(stack.shift).max() > 0:

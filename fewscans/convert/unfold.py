@@ -30,7 +30,7 @@ def unfold(source: Source, params: ConvertParams) -> list[Source]:
     found = list(_found(source, Path(params.root), params, folder))
     if source.number:
         return [_chosen(source, found)]
-    return found or [_with(source, source.path, Unreadable("a folder without files"))]
+    return found or [_with(source, source.path, Unreadable("a folder with nothing to read"))]
 
 
 def _found(source: Source, root: Path, params: ConvertParams, folder: bool) -> Iterator[Source]:
@@ -40,6 +40,8 @@ def _found(source: Source, root: Path, params: ConvertParams, folder: bool) -> I
     rest: list[Source] = []
     for path in _files(source.file, deep=params.table is not None) if folder else [source.file]:
         name = path.relative_to(root).as_posix()
+        if folder and paths.is_excluded(name, params.exclude):
+            continue
         if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
             problem = Unreadable("leads out of root through a link; copy the file there")
             rest.append(Source(paths.scan_key(params.dataset, name), name, problem=problem))
@@ -61,6 +63,8 @@ def _found(source: Source, root: Path, params: ConvertParams, folder: bool) -> I
     base = paths.split_number(source.path)[0] if source.number else source.path
     for name, volume in _names(find_volumes(frames), base, root, always):
         files = tuple(dict.fromkeys(frame.file for frame in volume.frames))
+        if paths.is_excluded(name, params.exclude):
+            continue
         lone = len(volume.frames) == 1
         if lone and not folder:
             volume = replace(
