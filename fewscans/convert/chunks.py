@@ -23,6 +23,8 @@ from fewscans.errors import UserError
 from fewscans.files import atomic, sha256_file
 
 INDEX, PIXELS = "index.parquet", "pixels.bin"
+# Values that are looked at in one go.
+_BLOCK = 2**20
 
 
 def write_chunk(params: ConvertParams, out: str | os.PathLike[str]) -> dict[str, Any]:
@@ -86,9 +88,9 @@ def _convert(source: Source, reader: Callable[[Source], Scan], pixels: BinaryIO)
     except Unreadable as error:
         log.warning("%r: %s: %s", source.path, error.status, error.reason)
         return {**row, "status": error.status, "reason": error.reason, "format": error.format}
-    data = scan.array.astype(scan.array.dtype.newbyteorder("<"), copy=False).tobytes()
-    physical = scan.physical()
+    data = np.ascontiguousarray(scan.array.astype(scan.array.dtype.newbyteorder("<"), copy=False))
     meta = scan.meta
+    digest, mean = _digest_and_mean(scan.array, meta.scale, meta.intercept)
     row.update(
         format=meta.format,
         mode=meta.mode,
@@ -102,12 +104,12 @@ def _convert(source: Source, reader: Callable[[Source], Scan], pixels: BinaryIO)
         intercept=meta.intercept,
         unit=meta.unit,
         note="; ".join(meta.notes),
-        mean=float(physical.mean(dtype=np.float64)),
-        pixel_sha256=pixel_digest(physical),
+        mean=mean,
+        pixel_sha256=digest,
     )
     if not row["sha256"]:
-        row["sha256"] = hashlib.sha256(data).hexdigest()
-    pixels.write(data)
+        row["sha256"] = hashlib.sha256(data.data).hexdigest()
+    pixels.write(data.data)
     return row
 
 
@@ -131,10 +133,22 @@ def pixel_digest(physical: npt.NDArray[np.float32]) -> str:
     A gray image saved as RGB, a DICOM file with another slope or MONOCHROME1, a PNG and its BMP all
     agree.
     """
-    made = hashlib.sha256(repr(physical.shape).encode())
-    # + 0.0 turns -0.0 into 0.0, which is the same value but other bytes.
-    made.update((physical + np.float32(0)).astype("<f4").tobytes())
-    return made.hexdigest()
+    return _digest_and_mean(physical, 1.0, 0.0)[0]
+
+
+def _digest_and_mean(
+    array: npt.NDArray[np.generic], scale: float, intercept: float
+) -> tuple[str, float]:
+    """(digest, mean) of physical values, a block at a time: a volume as float32 would be twice itself."""
+    made = hashlib.sha256(repr(array.shape).encode())
+    flat = np.ascontiguousarray(array).reshape(-1)
+    total = 0.0
+    for start in range(0, flat.size, _BLOCK):
+        block = to_physical(flat[start : start + _BLOCK], scale, intercept)
+        total += float(block.sum(dtype=np.float64))
+        # + 0.0 turns -0.0 into 0.0, which is the same value but other bytes.
+        made.update((block + np.float32(0)).astype("<f4", copy=False).data)
+    return made.hexdigest(), total / flat.size
 
 
 def _check_readable(
