@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fewscans.config import Config
 from fewscans.config.values import ValueTable
+from fewscans.convert.paths import named_file
 from fewscans.convert.rows import read_rows
 from fewscans.convert.table import check_dataset
 from fewscans.convert.values import check_tables
@@ -125,14 +126,23 @@ def _fingerprint(place: Place, path_column: str) -> str:
         return digest([_stat(Path(place.npz))])
     assert place.root is not None
     if place.table:
-        paths = [row[path_column] for row in read_rows(place.table, [path_column])]
+        paths = []
+        for row in read_rows(place.table, [path_column]):
+            named = named_file(row[path_column], Path(place.root))[0]
+            # A folder of volumes depends on all that is in it.
+            paths += _files_below(named, place.root) if named.is_dir() else [row[path_column]]
     else:
-        paths = sorted(
-            str(Path(folder, file).relative_to(place.root))
-            for folder, _, files in os.walk(place.root)
-            for file in files
-        )
-    return digest([[path, *_stat(Path(place.root, path))] for path in paths])
+        paths = _files_below(Path(place.root), place.root)
+    root = Path(place.root)
+    return digest([[path, *_stat(named_file(path, root)[0])] for path in paths])
+
+
+def _files_below(folder: Path, root: str) -> list[str]:
+    return sorted(
+        str(Path(here, file).relative_to(root))
+        for here, _, files in os.walk(folder)
+        for file in files
+    )
 
 
 def _stat(path: Path) -> list[int]:

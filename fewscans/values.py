@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fewscans.config.values import Tables
+from fewscans.convert import paths as path_rules
 from fewscans.convert.rows import Row
 from fewscans.convert.values import kind_of, number, read_values
 from fewscans.errors import Problems, UserError, did_you_mean
@@ -107,6 +108,8 @@ def _read(
         places: dict[str, int] = {}
         for i in np.flatnonzero(scans["dataset"] == owner):
             key = scans[given.by].iloc[i]
+            if given.by == "path":
+                key = path_rules.row_of(key, found)  # a row of a folder is about each volume in it
             if key in found:
                 if key not in places:
                     places[key] = len(rows)

@@ -72,9 +72,12 @@ def test_what_is_no_volume_is_set_aside_in_words(tmp_path, write_dicom):
             read(path, 3)
         assert said in refused.value.reason
         assert refused.value.status == "set-aside"
-    dicom = write_dicom(tmp_path / "a.dcm", np.zeros((4, 4), np.int16))
-    with pytest.raises(Unreadable, match="series are not put together yet"):
+    lies = {"ImagePositionPatient": [0, 0, 0], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+    dicom = write_dicom(tmp_path / "a.dcm", np.zeros((4, 4), np.int16), **lies)
+    with pytest.raises(Unreadable, match="one slice; a volume has two at least"):
         read(dicom, 3)
+    with pytest.raises(Unreadable, match="does not say where it lies in space"):
+        read(write_dicom(tmp_path / "b.dcm", np.zeros((4, 4), np.int16)), 3)
     with pytest.raises(Unreadable, match="`ndim: 3`"):
         read(save(tmp_path / "v.nii"))
     short = tmp_path / "short.nii"

@@ -27,7 +27,8 @@ def join_table(index: pd.DataFrame, table: pd.DataFrame, params: AuditParams) ->
     Returns
     -------
     pandas.DataFrame
-        `split` is train, val, test or "". A scan without a patient is one of its own;
+        `split` is train, val, test or "". A scan without a patient is one of its own, or of
+        the folder that it was found in with others;
         `known_patient` says so. A scan that the table does not name gets the status `not-in-table`:
         whose it is, is not known, so it is left out.
     """
@@ -46,7 +47,10 @@ def join_table(index: pd.DataFrame, table: pd.DataFrame, params: AuditParams) ->
     scans.loc[lost, "status"] = "not-in-table"
     scans.loc[lost, "reason"] = "the label table does not name this file"
     scans["known_patient"] = (scans["patient"] != "").to_numpy()
-    scans.loc[~scans["known_patient"], "patient"] = NO_PATIENT + scans["scan"]
+    # Volumes of one folder or file are one patient's, whoever that is.
+    sources = scans.get("source", scans["path"])
+    first = scans.groupby(sources.to_numpy(), sort=False)["scan"].transform("first")
+    scans.loc[~scans["known_patient"], "patient"] = NO_PATIENT + first
     # Only a table has attributes: folders of classes and .npz files do not.
     blank = pd.Series("", index=rows.index, dtype=object)
     columns = [rows.get(name, blank).to_numpy(object) for name in params.attributes]

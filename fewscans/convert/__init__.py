@@ -7,12 +7,13 @@ ours.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import logging
 import math
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ log = logging.getLogger("fewscans")
 
 # Pixels of one image; beyond, a few bytes of a damaged or hostile file could fill the memory.
 MAX_PIXELS = 2**27
+# Voxels of a series, whose slices are all there: 2,048 of 512 x 512.
+MAX_VOXELS = 2**29
 KINDS = "PNG, JPEG, TIFF, BMP, DICOM, NIfTI"
 # Bytes of a file that tell its kind: a NIfTI-2 header has 540.
 _HEAD = 544
@@ -39,7 +42,7 @@ class Unreadable(Exception):  # noqa: N818
     reason
         Why, in words.
     status
-        ``unreadable`` (damaged, or no image) or ``set-aside`` (whole, but not one 2D image).
+        ``unreadable`` (damaged, or no image) or ``set-aside`` (whole, but not one image or volume).
     format
         Kind of file, where known.
     """
@@ -72,7 +75,7 @@ class Scan:
     ----------
     array : [C, H, W] or [C, D, H, W]
         C is 1 or 3; native dtype. Three equal channels are kept as one (their luma is the same
-        number). Volumes of NIfTI are in RAS: D from the feet up, H from back to front, W from left to right.
+        number). Volumes of NIfTI and DICOM are in RAS: D from the feet up, H from back to front, W from left to right.
     spacing_mm : tuple of float
         Along each axis of space; empty where the file does not say (never guessed).
     meta : Meta
@@ -124,8 +127,8 @@ def sniff(head: bytes) -> str:
     return ""
 
 
-def read(path: str | os.PathLike[str], ndim: int = 2) -> Scan:
-    """Read one image of any kind, or one volume where `ndim` is 3.
+def read(path: str | os.PathLike[str], ndim: int = 2, frame: int | None = None) -> Scan:
+    """Read one image of any kind, or one volume where `ndim` is 3; `frame`, from 0, of several in a DICOM file.
 
     Raises
     ------
@@ -133,10 +136,19 @@ def read(path: str | os.PathLike[str], ndim: int = 2) -> Scan:
         With a reason in words, for everything that is wrong with the file.
     """
     path = Path(path)
-    kind = ""
-    try:
-        kind = _kind_of(path)
+    with in_words(path):
+        kind = kind_of(path)
+    with in_words(path, kind):
+        if frame is not None:
+            return _read_frame(path, kind, frame)
         return _reader(kind, ndim)(path, kind)
+
+
+@contextlib.contextmanager
+def in_words(path: Path, kind: str = "") -> Iterator[None]:
+    """Whatever goes wrong with a file of `kind` inside is raised as `Unreadable`, with a reason in words."""
+    try:
+        yield
     except Unreadable as error:
         raise Unreadable(error.reason, error.status, error.format or kind) from None
     except MemoryError:
@@ -149,7 +161,8 @@ def read(path: str | os.PathLike[str], ndim: int = 2) -> Scan:
         raise Unreadable(f"damaged ({_one_line(error)})", format=kind) from None
 
 
-def _kind_of(path: Path) -> str:
+def kind_of(path: Path) -> str:
+    """Kind of a file by its content, unpacked where it is gzip; `Unreadable` where it is none that is read."""
     if path.is_dir():
         raise Unreadable("is a folder, not a file")
     if not path.is_file():
@@ -177,9 +190,12 @@ def _reader(kind: str, ndim: int) -> Callable[[Path, str], Scan]:
         from fewscans.convert.volume import read_volume
 
         return read_volume
+    if kind == "DICOM" and ndim == 3:
+        from fewscans.convert.series_pixels import read_one_volume
+
+        return read_one_volume
     if ndim == 3:
-        what = "DICOM series are not put together yet" if kind == "DICOM" else "this is an image"
-        raise Unreadable(f"{what}; where `ndim` is 3, NIfTI volumes are read", "set-aside")
+        raise Unreadable("this is an image; volumes are read where `ndim` is 3", "set-aside")
     if kind == "DICOM":
         from fewscans.convert.dicom import read_dicom
 
@@ -191,6 +207,14 @@ def _reader(kind: str, ndim: int) -> Callable[[Path, str], Scan]:
     from fewscans.convert.image import read_image
 
     return read_image
+
+
+def _read_frame(path: Path, kind: str, frame: int) -> Scan:
+    if kind != "DICOM":
+        raise Unreadable("has no numbered frames; only DICOM has", "set-aside")
+    from fewscans.convert.dicom import read_dicom
+
+    return read_dicom(path, kind, frame)
 
 
 def _os_reason(error: OSError) -> str:
@@ -206,14 +230,14 @@ def _one_line(error: BaseException) -> str:
     return f"{text[:160]}..." if len(text) > 160 else text or type(error).__name__
 
 
-def check_size(*lengths: int) -> None:
-    """Refuse an image without pixels, or with more than `MAX_PIXELS`, before it is unpacked."""
+def check_size(*lengths: int, most: int = MAX_PIXELS) -> None:
+    """Refuse an image without pixels, or with more than `most`, before it is unpacked."""
     shown = " x ".join(map(str, lengths))
     if min(lengths) < 1:
         raise Unreadable(f"has no pixels ({shown})")
-    if math.prod(lengths) > MAX_PIXELS:
+    if math.prod(lengths) > most:
         raise Unreadable(
-            f"{shown} pixels: more than the {MAX_PIXELS // 10**6} million that are read",
+            f"{shown} pixels: more than the {most // 10**6} million that are read",
             "set-aside",
         )
 

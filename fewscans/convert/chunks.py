@@ -18,17 +18,20 @@ from fewscans.contracts import COLUMNS, read_metadata, read_table, write_table
 from fewscans.convert import Scan, Unreadable, log, to_physical
 from fewscans.convert.paths import shown
 from fewscans.convert.sources import Source, in_chunk, list_scans, open_reader
+from fewscans.convert.unfold import unfold
 from fewscans.errors import UserError
 from fewscans.files import atomic, sha256_file
 
 INDEX, PIXELS = "index.parquet", "pixels.bin"
+# Values that are looked at in one go.
+_BLOCK = 2**20
 
 
 def write_chunk(params: ConvertParams, out: str | os.PathLike[str]) -> dict[str, Any]:
     """Convert one chunk into the folder `out`; facts for the side-car.
 
-    One scan is in memory at a time. A file that cannot be used is listed in the index with a
-    reason.
+    One scan is in memory at a time, and the headers of one folder. A file that cannot be used is listed in the index
+    with a reason.
 
     Raises
     ------
@@ -47,10 +50,13 @@ def write_chunk(params: ConvertParams, out: str | os.PathLike[str]) -> dict[str,
         open(temporary, "wb") as pixels,
         open_reader(params) as reader,
     ):
-        rows = [_convert(source, reader, pixels) for source in sources]
-        _check_readable(rows, params, n_all=len(everything))
+        rows, beside = [], set()
+        for named, source in ((one, scan) for one in sources for scan in unfold(one, params)):
+            rows.append({**_convert(source, reader, pixels), "source": named.path})
+            beside |= {source.path} if source.beside else set()
+        _check_readable(rows, params, beside, whole=len(sources) == len(everything))
         n_bytes = pixels.tell()
-    frame = pd.DataFrame(rows, columns=[*COLUMNS["index"], "note"])
+    frame = pd.DataFrame(rows, columns=[*COLUMNS["index"], "note", "source"])
     write_table(out / INDEX, "index", frame, dataset=params.dataset, pixels_bytes=n_bytes)
     return _summary(frame, out)
 
@@ -82,9 +88,9 @@ def _convert(source: Source, reader: Callable[[Source], Scan], pixels: BinaryIO)
     except Unreadable as error:
         log.warning("%r: %s: %s", source.path, error.status, error.reason)
         return {**row, "status": error.status, "reason": error.reason, "format": error.format}
-    data = scan.array.astype(scan.array.dtype.newbyteorder("<"), copy=False).tobytes()
-    physical = scan.physical()
+    data = np.ascontiguousarray(scan.array.astype(scan.array.dtype.newbyteorder("<"), copy=False))
     meta = scan.meta
+    digest, mean = _digest_and_mean(scan.array, meta.scale, meta.intercept)
     row.update(
         format=meta.format,
         mode=meta.mode,
@@ -98,19 +104,25 @@ def _convert(source: Source, reader: Callable[[Source], Scan], pixels: BinaryIO)
         intercept=meta.intercept,
         unit=meta.unit,
         note="; ".join(meta.notes),
-        mean=float(physical.mean(dtype=np.float64)),
-        pixel_sha256=pixel_digest(physical),
+        mean=mean,
+        pixel_sha256=digest,
     )
     if not row["sha256"]:
-        row["sha256"] = hashlib.sha256(data).hexdigest()
-    pixels.write(data)
+        row["sha256"] = hashlib.sha256(data.data).hexdigest()
+    pixels.write(data.data)
     return row
 
 
 def _file_digest(source: Source) -> str:
-    """SHA-256 of the file's bytes; empty where it has none of its own, or cannot be opened."""
+    """SHA-256 of the file's bytes; empty where it has none of its own, or cannot be opened.
+
+    Of a scan of several files: over their digests, in an order that no name decides.
+    """
     try:
-        return sha256_file(source.file) if source.file is not None else ""
+        if len(source.files) > 1:
+            digests = sorted(sha256_file(file) for file in source.files)
+            return hashlib.sha256("".join(digests).encode()).hexdigest()
+        return sha256_file(source.file) if source.file is not None and source.file.is_file() else ""
     except OSError:
         return ""
 
@@ -121,23 +133,39 @@ def pixel_digest(physical: npt.NDArray[np.float32]) -> str:
     A gray image saved as RGB, a DICOM file with another slope or MONOCHROME1, a PNG and its BMP all
     agree.
     """
-    made = hashlib.sha256(repr(physical.shape).encode())
-    # + 0.0 turns -0.0 into 0.0, which is the same value but other bytes.
-    made.update((physical + np.float32(0)).astype("<f4").tobytes())
-    return made.hexdigest()
+    return _digest_and_mean(physical, 1.0, 0.0)[0]
 
 
-def _check_readable(rows: list[dict[str, Any]], params: ConvertParams, n_all: int) -> None:
+def _digest_and_mean(
+    array: npt.NDArray[np.generic], scale: float, intercept: float
+) -> tuple[str, float]:
+    """(digest, mean) of physical values, a block at a time: a volume as float32 would be twice itself."""
+    made = hashlib.sha256(repr(array.shape).encode())
+    flat = np.ascontiguousarray(array).reshape(-1)
+    total = 0.0
+    for start in range(0, flat.size, _BLOCK):
+        block = to_physical(flat[start : start + _BLOCK], scale, intercept)
+        total += float(block.sum(dtype=np.float64))
+        # + 0.0 turns -0.0 into 0.0, which is the same value but other bytes.
+        made.update((block + np.float32(0)).astype("<f4", copy=False).data)
+    return made.hexdigest(), total / flat.size
+
+
+def _check_readable(
+    rows: list[dict[str, Any]], params: ConvertParams, beside: set[str], whole: bool
+) -> None:
+    """`beside`: paths of what only lies beside volumes; `whole`: this chunk is the whole data set."""
     bad = [
         (row["path"], f"{row['status']}: {row['reason']}") for row in rows if row["status"] != "ok"
     ]
-    if bad and params.on_unreadable == "stop":
+    stopping = [(path, why) for path, why in bad if path not in beside]
+    if stopping and params.on_unreadable == "stop":
         raise UserError(
             f"data set {params.dataset}: files that cannot be used. Repair them, list them in "
             "exclude, or set on_unreadable: leave-out",
-            bad,
+            stopping,
         )
-    if rows and len(bad) == len(rows) == n_all:
+    if rows and whole and len(bad) == len(rows):
         listed = shown([f"{path}: {reason}" for path, reason in bad])
         raise UserError(
             f"data set {params.dataset}: not one of {len(rows)} files can be used.{listed}"

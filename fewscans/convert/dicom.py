@@ -1,4 +1,4 @@
-"""Single-frame DICOM, by pydicom, or SimpleITK (GDCM) where pydicom has no decoder.
+"""One frame of DICOM: its pixels, their unit and spacing.
 
 Physical values are those after the modality transformation (PS3.3 C.11.1): HU for CT. VOI windows
 are display, and not applied.
@@ -14,9 +14,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import re
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from fewscans.convert import Meta, Scan, Unreadable, check_size, join_equal_channels, make_finite
+from fewscans.convert.decoding import decode
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -34,36 +35,53 @@ _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 
 
-def read_dicom(path: Path, kind: str) -> Scan:
-    """Scan of a DICOM file with one frame.
+def read_dicom(path: Path, kind: str, frame: int | None = None) -> Scan:
+    """Scan of a DICOM file with one frame, or of one of its frames, counted from 0.
 
     Raises
     ------
     Unreadable
-        ``set-aside`` for objects without pixels (reports, plans) and for several frames.
+        ``set-aside`` for objects without pixels (reports, plans) and for several frames none of which is named.
     """
-    with _quiet():
-        dataset = _read_dataset(path)
-        _check_is_one_image(dataset)
-        array, rescaled, notes = _decode(path, dataset)
-        spacing, more = _spacing(dataset)
-        photometric = str(dataset.get("PhotometricInterpretation", "")).strip() or "unknown"
-        slope, intercept, unit = (1.0, 0.0, _unit(dataset)) if rescaled else _rescale(dataset)
-        bits = int(
-            dataset.get("BitsStored") or dataset.get("BitsAllocated") or 8 * array.dtype.itemsize
-        )
-        if photometric == "MONOCHROME1" and not unit:
-            slope, intercept = _turn_over(dataset, array, slope, intercept, rescaled)
-            more = (*more, "MONOCHROME1: turned over")
-        elif photometric == "MONOCHROME1":
-            more = (*more, f"MONOCHROME1 with values in {unit}: kept as they are")
+    with quiet():
+        dataset = read_dataset(path)
+        frames = check_is_image(dataset)
+        if frames > 1 and frame is None:
+            raise Unreadable(
+                f"{frames} frames; name the one that is meant in the table, as PATH#1", "set-aside"
+            )
+        if (frame or 0) >= frames:
+            raise Unreadable(f"{frames} frames; there is no number {(frame or 0) + 1}")
+        planes, rescaled, notes = decode(path, dataset, frame)
+        array = np.ascontiguousarray(planes[0])
+        spacing, more = spacing_of(dataset, frame or 0)
+        meta = meta_of(dataset, array, rescaled, frame or 0)
     array, not_finite = make_finite(array)
-    meta = Meta(kind, photometric, bits, slope, intercept, unit, (*notes, *more, *not_finite))
+    meta = replace(meta, format=kind, notes=(*notes, *more, *meta.notes, *not_finite))
     return Scan(join_equal_channels(array), spacing, meta)
 
 
+def meta_of(
+    dataset: Dataset, array: npt.NDArray[np.generic], rescaled: bool, frame: int = 0
+) -> Meta:
+    """Mode, bits and way to physical values of a frame, whose pixels are `array`; MONOCHROME1 is in it."""
+    photometric = str(dataset.get("PhotometricInterpretation", "")).strip() or "unknown"
+    unit = _unit(dataset, frame)
+    slope, intercept = (1.0, 0.0) if rescaled else _rescale(dataset, frame)
+    bits = int(
+        dataset.get("BitsStored") or dataset.get("BitsAllocated") or 8 * array.dtype.itemsize
+    )
+    notes: tuple[str, ...] = ()
+    if photometric == "MONOCHROME1" and not unit:
+        slope, intercept = _turn_over(dataset, array, slope, intercept, rescaled)
+        notes = ("MONOCHROME1: turned over",)
+    elif photometric == "MONOCHROME1":
+        notes = (f"MONOCHROME1 with values in {unit}: kept as they are",)
+    return Meta("DICOM", photometric, bits, slope, intercept, unit, notes)
+
+
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without pydicom's remarks on values that are out of order; what matters is in the index."""
     logger = logging.getLogger("pydicom")
     level = logger.level
@@ -76,7 +94,8 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _read_dataset(path: Path) -> Dataset:
+def read_dataset(path: Path) -> Dataset:
+    """The whole file, with or without preamble."""
     try:
         return pydicom.dcmread(path)
     except InvalidDicomError:
@@ -87,7 +106,8 @@ def _read_dataset(path: Path) -> Dataset:
     return dataset
 
 
-def _check_is_one_image(dataset: Dataset) -> None:
+def check_is_image(dataset: Dataset) -> int:
+    """Number of frames; objects without pixels are set aside."""
     if not any(name in dataset for name in _PIXELS):
         what = str(dataset.get("Modality", "") or "").strip()
         raise Unreadable(f"holds no image{f' ({what})' if what else ''}", "set-aside")
@@ -96,128 +116,43 @@ def _check_is_one_image(dataset: Dataset) -> None:
         rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
     except (TypeError, ValueError):
         raise Unreadable("its size or number of frames is not a number") from None
-    if frames > 1:
-        raise Unreadable(f"{frames} frames; files with one are read", "set-aside")
     check_size(columns, rows)
+    return max(1, frames)
 
 
-def _decode(path: Path, dataset: Dataset) -> tuple[npt.NDArray[np.generic], bool, tuple[str, ...]]:
-    """([C, H, W], whether the modality transformation is in it, notes)."""
-    notes: tuple[str, ...] = ()
-    meta = dataset.file_meta if hasattr(dataset, "file_meta") else pydicom.dataset.FileMetaDataset()
-    if not meta.get("TransferSyntaxUID"):
-        implicit, little = dataset.original_encoding
-        meta.TransferSyntaxUID = _uncompressed(bool(implicit), little is not False)
-        dataset.file_meta = meta
-        notes = ("no transfer syntax in the header: read as uncompressed",)
-    try:
-        array = dataset.pixel_array
-    except Exception as error:
-        if not _is_compressed(dataset):
-            raise Unreadable(_pixel_reason(error)) from None
-        return *_decode_gdcm(path, error), (*notes, "decoded by GDCM")
-    if array.dtype.byteorder == ">":
-        array = array.astype(array.dtype.newbyteorder("="))
-    photometric = dataset.get("PhotometricInterpretation")
-    if photometric == "PALETTE COLOR":
-        array = _apply_palette(array, dataset)
-    array, rescaled = _apply_modality_lut(array, dataset)
-    return _channels_first(array), rescaled, notes
-
-
-def _uncompressed(implicit: bool, little: bool) -> str:
-    if implicit:
-        return pydicom.uid.ImplicitVRLittleEndian
-    return pydicom.uid.ExplicitVRLittleEndian if little else pydicom.uid.ExplicitVRBigEndian
-
-
-def _is_compressed(dataset: Dataset) -> bool:
-    syntax = dataset.file_meta.TransferSyntaxUID
-    return bool(syntax.is_transfer_syntax) and bool(syntax.is_compressed)
-
-
-def _decode_gdcm(path: Path, first: Exception) -> tuple[npt.NDArray[np.generic], bool]:
-    """Pixels by SimpleITK, which applies rescale slope and intercept itself."""
-    import SimpleITK as sitk  # noqa: N813
-
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(path))
-    try:
-        image = reader.Execute()
-    except RuntimeError:
-        raise Unreadable(_pixel_reason(first)) from None
-    array = sitk.GetArrayFromImage(image)
-    if image.GetDimension() == 3:
-        array = array[0]
-    return _channels_first(array), True
-
-
-def _channels_first(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    if array.ndim == 2:
-        return np.ascontiguousarray(array)[None]
-    if array.ndim == 3 and array.shape[-1] in (3, 4):
-        return np.ascontiguousarray(np.moveaxis(array[..., :3], -1, 0))
-    raise Unreadable(f"not one 2D image (shape {array.shape})", "set-aside")
-
-
-def _apply_palette(array: npt.NDArray[np.generic], dataset: Dataset) -> npt.NDArray[np.generic]:
-    """Indices -> RGB; 16-bit tables that only repeat 8 bits become 8 bits."""
-    from pydicom.pixels import apply_color_lut
-
-    colour = apply_color_lut(array, dataset)[..., :3]
-    if colour.dtype == np.uint16 and not (colour & 0xFF).any():
-        return (colour >> 8).astype(np.uint8)
-    if colour.dtype == np.uint16 and ((colour >> 8) == (colour & 0xFF)).all():
-        return (colour >> 8).astype(np.uint8)
-    return colour
-
-
-def _apply_modality_lut(
-    array: npt.NDArray[np.generic], dataset: Dataset
-) -> tuple[npt.NDArray[np.generic], bool]:
-    from pydicom.pixels import apply_modality_lut
-
-    if "ModalityLUTSequence" in dataset and dataset.ModalityLUTSequence:
-        return apply_modality_lut(array, dataset), True
-    return array, False
-
-
-def _find(dataset: Dataset, group: str, name: str) -> Any:
-    """`name` in the header, or in the functional groups of an enhanced object, or None."""
-    if dataset.get(name) is not None:
-        return dataset.get(name)
+def find(dataset: Dataset, group: str, name: str, frame: int = 0) -> Any:
+    """`name` in the functional groups of a frame of an enhanced object, or in the header, or None."""
     for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
-        for item in (dataset.get(groups) or [])[:1]:
+        first = frame if groups.startswith("Per") else 0
+        for item in (dataset.get(groups) or [])[first : first + 1]:
             for macro in (item.get(group) or [])[:1]:
                 if macro.get(name) is not None:
                     return macro.get(name)
-    return None
+    return dataset.get(name)
 
 
-def _rescale(dataset: Dataset) -> tuple[float, float, str]:
-    """(slope, intercept, unit) of the modality transformation; 1 and 0 where there is none."""
+def _rescale(dataset: Dataset, frame: int) -> tuple[float, float]:
+    """(slope, intercept) of the modality transformation; 1 and 0 where there is none."""
     where = "PixelValueTransformationSequence"
     try:
-        slope = float(_find(dataset, where, "RescaleSlope") or 1.0)
-        intercept = float(_find(dataset, where, "RescaleIntercept") or 0.0)
+        slope = float(find(dataset, where, "RescaleSlope", frame) or 1.0)
+        intercept = float(find(dataset, where, "RescaleIntercept", frame) or 0.0)
     except (TypeError, ValueError):
         raise Unreadable("RescaleSlope or RescaleIntercept is not a number") from None
     if not (math.isfinite(slope) and math.isfinite(intercept)):
         raise Unreadable("RescaleSlope or RescaleIntercept is not a finite number")
-    return slope, intercept, _unit(dataset)
+    return slope, intercept
 
 
-def _unit(dataset: Dataset) -> str:
+def _unit(dataset: Dataset, frame: int) -> str:
     """``HU``, another unit that the file names, or empty. Rescaled CT is HU unless it says else."""
     where = "PixelValueTransformationSequence"
-    named = str(_find(dataset, where, "RescaleType") or "").strip().upper()
+    named = str(find(dataset, where, "RescaleType", frame) or "").strip().upper()
     if named == "US":  # "unspecified" (PS3.3 C.11.1.1.2)
         return ""
     if named:
         return named
-    has_intercept = _find(dataset, where, "RescaleIntercept") is not None
+    has_intercept = find(dataset, where, "RescaleIntercept", frame) is not None
     return "HU" if dataset.get("Modality") == "CT" and has_intercept else ""
 
 
@@ -235,10 +170,10 @@ def _turn_over(
     return -slope, slope * (low + high) + intercept
 
 
-def _spacing(dataset: Dataset) -> tuple[tuple[float, ...], tuple[str, ...]]:
+def spacing_of(dataset: Dataset, frame: int = 0) -> tuple[tuple[float, ...], tuple[str, ...]]:
     """((between rows, between columns) in mm, notes); no spacing where it is not said, or wrong."""
     for name in _SPACINGS:
-        value = _find(dataset, "PixelMeasuresSequence", name)
+        value = find(dataset, "PixelMeasuresSequence", name, frame)
         if value is None or value == "":
             continue
         try:
@@ -249,17 +184,3 @@ def _spacing(dataset: Dataset) -> tuple[tuple[float, ...], tuple[str, ...]]:
             return (rows, columns), ()
         return (), (f"{name} is not two positive numbers: taken as unknown",)
     return (), ()
-
-
-def _pixel_reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    unknown = re.match(
-        r"Unable to decompress '(.*)' pixel data because all plugins are missing", text
-    )
-    if unknown:
-        return f"{unknown[1]} of a kind that no decoder here knows"
-    if "less than expected" in text:
-        return f"the file is cut short ({text.split(' - ')[0]})"
-    if isinstance(error, NotImplementedError):
-        return "compressed in a way that no decoder here knows"
-    return f"pixels cannot be decoded ({text[:200]})"

@@ -7,9 +7,10 @@ import hashlib
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
+from fewscans.convert import sniff
 from fewscans.errors import Problems
 
 # Of each kind of problem so many are named, the rest counted.
@@ -17,6 +18,36 @@ N_SHOWN = 20
 # Entries looked through for a file that lies elsewhere than the table says.
 _N_SEARCHED = 50_000
 _LITTER = {"thumbs.db", "desktop.ini"}
+# Bytes of a file that tell whether it is DICOM.
+_HEAD = 160
+
+
+_NUMBERED = re.compile(r"(.+)#([1-9][0-9]*)")
+
+
+def split_number(path: str) -> tuple[str, int]:
+    """``p01#2`` -> ``p01``, 2: the second volume of a folder or file, or frame of a file; ``p01`` -> ``p01``, 0."""
+    found = _NUMBERED.fullmatch(path)
+    return (found[1], int(found[2])) if found else (path, 0)
+
+
+def named_file(path: str, root: Path) -> tuple[Path, int]:
+    """(file or folder that `path` names below `root`, number after its '#'); the path as it stands goes first."""
+    base, number = split_number(path)
+    if number and not (root / path).exists():
+        return root / base, number
+    return root / path, 0
+
+
+def row_of(path: str, rows: Container[str]) -> str | None:
+    """Which of the paths of a table names the scan `path`: itself, its file or folder, or a folder above; or None.
+
+    A row that names a folder is about every scan in it.
+    """
+    while path and path not in rows:
+        base, number = split_number(path)
+        path = base if number else posixpath.dirname(path)
+    return path or None
 
 
 def scan_key(dataset: str, path: str) -> str:
@@ -93,26 +124,44 @@ def normal_paths(paths: Iterable[str], problems: Problems, place: str) -> list[s
 def apply_exclude(
     paths: Sequence[str], patterns: Sequence[str], problems: Problems, place: str
 ) -> list[str]:
-    """`paths` that no pattern (a path, or a glob) meets; a pattern that meets none is a problem."""
+    """`paths` that no pattern (a path, or a glob) meets; a pattern that meets none is a problem.
+
+    One that begins with a path of a folder is about what is in it (`unfold` looks at that), and is none.
+    """
     kept = list(paths)
     for pattern in patterns:
-        left = [p for p in kept if p != pattern and not fnmatch.fnmatchcase(p, pattern)]
-        if len(left) == len(kept) and not any(
-            p == pattern or fnmatch.fnmatchcase(p, pattern) for p in paths
+        left = [path for path in kept if not is_excluded(path, [pattern])]
+        inside = any(pattern.startswith((f"{path}/", f"{path}#")) for path in paths)
+        if (
+            len(left) == len(kept)
+            and not inside
+            and not any(is_excluded(path, [pattern]) for path in paths)
         ):
             problems.add(f"{place}.exclude", f"'{pattern}' meets no path. Correct it or remove it.")
         kept = left
     return kept
 
 
-def check_files(paths: Sequence[str], root: Path, problems: Problems, place: str) -> None:
-    """Every path is a file inside `root`, links followed; all that are not become problems."""
+def is_excluded(path: str, patterns: Iterable[str]) -> bool:
+    """Whether one of the patterns, paths or globs, meets `path`."""
+    return any(path == pattern or fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
+
+
+def check_files(
+    paths: Sequence[str], root: Path, problems: Problems, place: str, folders: bool = False
+) -> None:
+    """Every path is a file inside `root`, links followed; all that are not become problems.
+
+    With `folders` it may be one of these too.
+    """
     real_root = os.path.realpath(root)
     real_folders: dict[str, str] = {}
     missing, outside = [], []
     for path in paths:
         full = os.path.join(root, path)
         if not os.path.isfile(full):
+            full = str(named_file(path, root)[0])
+        if not os.path.isfile(full) and not (folders and os.path.isdir(full)):
             missing.append(path)
             continue
         folder = os.path.dirname(full)
@@ -129,6 +178,23 @@ def check_files(paths: Sequence[str], root: Path, problems: Problems, place: str
         )
     if missing:
         problems.add(place, _missing_message(missing, len(paths), root))
+
+
+def check_apart(paths: Sequence[str], problems: Problems, place: str) -> None:
+    """No path lies in a folder that is named as well, nor is one volume of it; those that do become a problem."""
+    named = set(paths)
+    above = {path: split_number(path)[0] for path in paths}
+    twice = [
+        path
+        for path in paths
+        if row_of(above[path] if above[path] != path else posixpath.dirname(path), named)
+    ]
+    if twice:
+        problems.add(
+            place,
+            f"{count(twice, 'path')} named by the row of a folder too. Keep the one or the other:"
+            f"{shown(twice)}",
+        )
 
 
 def _missing_message(missing: list[str], n_paths: int, root: Path) -> str:
@@ -162,25 +228,48 @@ def _elsewhere(path: str, root: Path) -> str:
     return ""
 
 
-def walk_classes(root: Path) -> list[str]:
+def walk_classes(root: Path, ndim: int = 2) -> list[str]:
     """Files below `root`, sorted, for a folder per class; hidden ones and litter are left out.
 
-    Files that lie in `root` itself count only where it has no folders (an unlabelled pool).
+    Files that lie in `root` itself count only where it has no folders (an unlabelled pool). Where `ndim` is 3, a folder
+    stands for the DICOM files in it: which volumes they make is found when they are read.
     """
     found = []
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
-        if Path(folder) == root and folders:
+        here = Path(folder)
+        if here == root and folders:
             continue
-        scans = [f for f in files if not f.startswith(".") and f.lower() not in _LITTER]
-        found += [(Path(folder) / name).relative_to(root).as_posix() for name in scans]
+        scans = [here / name for name in kept_files(files)]
+        if ndim == 3 and here != root:
+            slices = {path for path in scans if is_dicom(path)}
+            scans = [path for path in scans if path not in slices] + [here] * bool(slices)
+        found += [path.relative_to(root).as_posix() for path in scans]
     return sorted(found)
 
 
+def kept_files(names: Iterable[str]) -> list[str]:
+    """`names` without hidden files and litter, sorted."""
+    return sorted(f for f in names if not f.startswith(".") and f.lower() not in _LITTER)
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM, by its first bytes; a file that cannot be opened is none."""
+    try:
+        with open(path, "rb") as handle:
+            return sniff(handle.read(_HEAD)) == "DICOM"
+    except OSError:
+        return False
+
+
 def class_of(path: str) -> str:
-    """Class of a path where there is a folder per class: the first folder, or empty."""
+    """Class of a path where there is a folder per class: the first folder, or empty.
+
+    A volume whose slices lie in the class's folder itself is called ``CLASS#1``.
+    """
     first, slash, _ = path.partition("/")
-    return first if slash else ""
+    base, number = split_number(path)
+    return first if slash else base if number else ""
 
 
 def count(items: Sequence[object], word: str) -> str:

@@ -6,11 +6,15 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fewscans.config.stages import ConvertParams
-from fewscans.convert import Scan, paths, read
+from fewscans.convert import Scan, Unreadable, in_words, paths, read
 from fewscans.convert.rows import read_rows
 from fewscans.errors import Problems, UserError
+
+if TYPE_CHECKING:
+    from fewscans.convert.series import Volume
 
 
 @dataclass(frozen=True)
@@ -24,16 +28,31 @@ class Source:
     path : str
         Relative to the data set's root, with '/'; ``train/000012`` in an .npz.
     file : Path or None
-        The file; None in an .npz.
+        The file, or a folder of volumes until they are found (`fewscans.convert.unfold`); None in an .npz.
+    number : int
+        Frame or volume that is meant, from 1; 0: all.
+    files : tuple of Path
+        Those that it consists of, where it is put together from several.
+    volume : Volume or None
+        Planes of a DICOM volume.
+    problem : Unreadable or None
+        Why it is not to be read, where that is known already.
+    beside : bool
+        Whether it only lies beside volumes, in a folder that was named: a localiser stops no run.
     """
 
     scan: str
     path: str
     file: Path | None = None
+    number: int = 0
+    files: tuple[Path, ...] = ()
+    volume: Volume | None = None
+    problem: Unreadable | None = None
+    beside: bool = False
 
 
 def list_scans(params: ConvertParams) -> list[Source]:
-    """All scans of a data set, of all chunks, by path.
+    """All scans of a data set, of all chunks, by path; a folder of volumes is one until it is unfolded.
 
     Raises
     ------
@@ -53,18 +72,21 @@ def list_scans(params: ConvertParams) -> list[Source]:
         rows = read_rows(params.table, [params.path_column])
         given = [row[params.path_column] for row in rows]
     else:
-        given = paths.walk_classes(root)
+        given = paths.walk_classes(root, params.ndim)
     normal = paths.normal_paths(given, problems, "table" if params.table else "root")
     found = list(dict.fromkeys(path for path in normal if path is not None))
     kept = paths.apply_exclude(found, params.exclude, problems, "convert")
     if not kept:
         problems.add("root", f"no scan is left below {root}.")
-    paths.check_files(kept, root, problems, "table" if params.table else "root")
+    place = "table" if params.table else "root"
+    paths.check_files(kept, root, problems, place, folders=params.ndim == 3)
+    if params.table is not None and params.ndim == 3:
+        paths.check_apart(kept, problems, place)
     problems.raise_if_any()
-    return sorted(
-        (Source(paths.scan_key(params.dataset, path), path, root / path) for path in kept),
-        key=lambda source: source.path,
-    )
+    return [
+        Source(paths.scan_key(params.dataset, path), path, *paths.named_file(path, root))
+        for path in sorted(kept)
+    ]
 
 
 def _list_npz(params: ConvertParams, problems: Problems) -> list[Source]:
@@ -89,7 +111,7 @@ def in_chunk(sources: list[Source], chunk: int, chunks: int) -> list[Source]:
 def open_reader(params: ConvertParams) -> Iterator[Callable[[Source], Scan]]:
     """Yield the function that reads a source; an .npz stays open as long."""
     if params.npz is None:
-        yield lambda source: read(source.file or source.path, params.ndim)
+        yield lambda source: _read(source, params.ndim)
         return
     from fewscans.convert.npz import NpzReader
 
@@ -98,6 +120,18 @@ def open_reader(params: ConvertParams) -> Iterator[Callable[[Source], Scan]]:
         yield lambda source: reader.read(*_part_and_number(source.path))
     finally:
         reader.close()
+
+
+def _read(source: Source, ndim: int) -> Scan:
+    if source.problem is not None:
+        raise source.problem
+    if source.volume is not None:
+        from fewscans.convert.series_pixels import read_series
+
+        with in_words(Path(source.path), "DICOM"):
+            return read_series(source.volume)
+    frame = source.number - 1 if source.number else None
+    return read(source.file or source.path, ndim, frame)
 
 
 def _part_and_number(path: str) -> tuple[str, int]:

@@ -28,6 +28,7 @@ __all__ = ["Place", "Row", "check_dataset", "read_labels", "read_rows"]
 def read_labels(params: AuditParams, index: pd.DataFrame) -> pd.DataFrame:
     """Frame path, label, patient, split, site, attributes: text, for scans of `index` with a row.
 
+    The row of a scan is that of its `source`: one that names a folder is about every volume in it.
     An empty cell means: not known, the patient included. `split` is as the table calls it. Without
     a table the first folder of a path is its class.
 
@@ -51,15 +52,19 @@ def read_labels(params: AuditParams, index: pd.DataFrame) -> pd.DataFrame:
         official=official,
         labelled=not params.pool,
     )
-    there = set(index["path"])
+    by_path = {row["path"]: row for row in made}
+    sources = index.get("source", index["path"]) if params.table else index["path"]
+    there = set(sources)
     made = [row for row in made if row["path"] in there]  # the others are excluded
+    named = zip(index["path"], sources, strict=True)
+    scans = [{**by_path[row], "path": path} for path, row in named if row in by_path]
     classes = None if params.pool else params.classes
     check_meaning(
         made, problems, "table", classes=classes, official=official, split_names=params.split_names
     )
     problems.raise_if_any()
     wanted = ["path", "label", "patient", "split", "site", *attributes]
-    return pd.DataFrame(made, columns=list(dict.fromkeys(wanted)), dtype=str)
+    return pd.DataFrame(scans, columns=list(dict.fromkeys(wanted)), dtype=str)
 
 
 def _rows_of(
@@ -129,7 +134,8 @@ def check_dataset(
     place = f"datasets.{name}"
     if dataset.phantom is not None or not _check_there(dataset, where, problems, place):
         return []
-    paths = path_rules.walk_classes(Path(where.root)) if where.root and not where.table else []
+    root = Path(where.root or ".")
+    paths = path_rules.walk_classes(root, ndim) if where.root and not where.table else []
     try:
         rows, columns = _rows_of(where.table, where.npz, paths, dataset.columns, ndim)
     except UserError as error:
@@ -154,7 +160,10 @@ def check_dataset(
     )
     made = [row for row in made if row["path"] in kept]
     if where.root:
-        path_rules.check_files([row["path"] for row in made], Path(where.root), problems, place)
+        named = [row["path"] for row in made]
+        path_rules.check_files(named, root, problems, place, folders=ndim == 3)
+        if where.table and ndim == 3:
+            path_rules.check_apart(named, problems, place)
     if made and not pool:
         check_meaning(
             made,

@@ -157,7 +157,8 @@ def _check_keys(
     given: ValueTable, rows: Collection[str], scans: Sequence[Row], problems: Problems, here: str
 ) -> None:
     keys = {scan[given.by] for scan in scans} - {""}
-    if not scans or keys & set(rows):
+    named = {*rows, *(path_rules.split_number(row)[0] for row in rows)}
+    if not scans or keys & named:
         return
     if not keys:
         problems.add(

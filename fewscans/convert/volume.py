@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ def read_volume(path: Path, kind: str) -> Scan:
     Unreadable
         ``set-aside`` for slices, series of volumes (4D), complex numbers and more voxels than are read.
     """
-    import nibabel as nib
     from nibabel.imageglobals import logger as nibabel_logger
 
     nibabel_logger.setLevel(logging.CRITICAL)
@@ -44,27 +44,42 @@ def read_volume(path: Path, kind: str) -> Scan:
     image = image.slicer[(slice(None),) * 3 + (0,) * (len(shape) - 3)] if len(shape) > 3 else image
     slope, intercept = image.dataobj.slope, image.dataobj.inter  # the header loses them on turning
     stored = np.asanyarray(image.dataobj.get_unscaled())
-    turn = nib.orientations.io_orientation(image.affine)
-    if not np.isfinite(turn).all():
-        raise Unreadable("its affine has a zero axis: where right and left are cannot be told")
-    array = nib.orientations.apply_orientation(stored, turn)
     zooms = np.asarray(image.header.get_zooms()[:3], dtype=float)
-    axis_of = {int(to): axis for axis, (to, _) in enumerate(turn)}
     unit = _TO_MM.get(image.header.get_xyzt_units()[0], 1.0)
-    spacing = tuple(float(zooms[axis_of[i]]) * unit for i in (2, 1, 0))
+    array, spacing, turned = to_ras(stored, image.affine, zooms * unit)
     notes: tuple[str, ...] = ()
     if not all(np.isfinite(s) and s > 0 for s in spacing):
         spacing = ()
         notes = ("spacing in the header is not a positive number: taken as unknown",)
     voxels, mode = _channels(array)
     voxels, more = make_finite(voxels)
-    codes = "".join(nib.orientations.aff2axcodes(image.affine))
-    if codes != "RAS":
-        more = (*more, f"turned from {codes} to RAS")
-    meta = Meta(
-        kind, mode, 8 * voxels.dtype.itemsize, float(slope), float(intercept), notes=(*notes, *more)
-    )
+    notes = (*notes, *more, *turned)
+    meta = Meta(kind, mode, 8 * voxels.dtype.itemsize, float(slope), float(intercept), notes=notes)
     return Scan(join_equal_channels(voxels), spacing, meta)
+
+
+def to_ras(
+    array: np.ndarray, affine: np.ndarray, zooms: Sequence[float] | np.ndarray
+) -> tuple[np.ndarray, tuple[float, ...], tuple[str, ...]]:
+    """(x, y, z, ...) turned to the nearest RAS axes, its spacing along z, y, x, notes.
+
+    `affine` leads from voxels to RAS in mm; `zooms` are the lengths of a voxel along the array's own axes.
+
+    Raises
+    ------
+    Unreadable
+        The affine has no three axes.
+    """
+    import nibabel as nib
+
+    turn = nib.orientations.io_orientation(affine)
+    if not np.isfinite(turn).all():
+        raise Unreadable("its affine has a zero axis: where right and left are cannot be told")
+    axis_of = {int(to): axis for axis, (to, _) in enumerate(turn)}
+    spacing = tuple(float(zooms[axis_of[i]]) for i in (2, 1, 0))
+    codes = "".join(nib.orientations.aff2axcodes(affine))
+    notes = () if codes == "RAS" else (f"turned from {codes} to RAS",)
+    return nib.orientations.apply_orientation(array, turn), spacing, notes
 
 
 def _open(path: Path) -> Any:

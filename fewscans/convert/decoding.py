@@ -1,0 +1,120 @@
+"""Stored pixels of a DICOM file, by pydicom, or SimpleITK (GDCM) where pydicom has no decoder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+
+from fewscans.convert import Unreadable
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+
+def decode(
+    path: Path, dataset: Dataset, frame: int | None = None
+) -> tuple[npt.NDArray[np.generic], bool, tuple[str, ...]]:
+    """([frames, C, H, W], whether the modality transformation is in it, notes); `frame`: only this one."""
+    notes: tuple[str, ...] = ()
+    meta = dataset.file_meta if hasattr(dataset, "file_meta") else pydicom.dataset.FileMetaDataset()
+    if not meta.get("TransferSyntaxUID"):
+        implicit, little = dataset.original_encoding
+        meta.TransferSyntaxUID = _uncompressed(bool(implicit), little is not False)
+        dataset.file_meta = meta
+        notes = ("no transfer syntax in the header: read as uncompressed",)
+    try:
+        dataset.pixel_array_options(index=frame)
+        array = dataset.pixel_array
+    except Exception as error:
+        if not _is_compressed(dataset):
+            raise Unreadable(_pixel_reason(error)) from None
+        planes, rescaled = _decode_gdcm(path, error)
+        kept = planes if frame is None else planes[frame : frame + 1]
+        return kept, rescaled, (*notes, "decoded by GDCM")
+    if array.dtype.byteorder == ">":
+        array = array.astype(array.dtype.newbyteorder("="))
+    photometric = dataset.get("PhotometricInterpretation")
+    if photometric == "PALETTE COLOR":
+        array = _apply_palette(array, dataset)
+    array, rescaled = _apply_modality_lut(array, dataset)
+    coloured = photometric == "PALETTE COLOR" or int(dataset.get("SamplesPerPixel") or 1) > 1
+    return _frames_first(array, coloured), rescaled, notes
+
+
+def _uncompressed(implicit: bool, little: bool) -> str:
+    if implicit:
+        return pydicom.uid.ImplicitVRLittleEndian
+    return pydicom.uid.ExplicitVRLittleEndian if little else pydicom.uid.ExplicitVRBigEndian
+
+
+def _is_compressed(dataset: Dataset) -> bool:
+    syntax = dataset.file_meta.TransferSyntaxUID
+    return bool(syntax.is_transfer_syntax) and bool(syntax.is_compressed)
+
+
+def _decode_gdcm(path: Path, first: Exception) -> tuple[npt.NDArray[np.generic], bool]:
+    """Pixels by SimpleITK, which applies rescale slope and intercept itself."""
+    import SimpleITK as sitk  # noqa: N813
+
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(path))
+    try:
+        image = reader.Execute()
+    except RuntimeError:
+        raise Unreadable(_pixel_reason(first)) from None
+    array = sitk.GetArrayFromImage(image)
+    return _frames_first(array, image.GetNumberOfComponentsPerPixel() > 1), True
+
+
+def _frames_first(array: npt.NDArray[np.generic], coloured: bool) -> npt.NDArray[np.generic]:
+    """[(frames,) H, W (, colours)] -> [frames, C, H, W]."""
+    if coloured and array.ndim in (3, 4) and array.shape[-1] in (3, 4):
+        planes = np.moveaxis(array[..., :3], -1, -3)
+    elif not coloured and array.ndim in (2, 3):
+        planes = array[..., None, :, :]
+    else:
+        raise Unreadable(f"not an image (shape {array.shape})", "set-aside")
+    return planes if planes.ndim == 4 else planes[None]
+
+
+def _apply_palette(array: npt.NDArray[np.generic], dataset: Dataset) -> npt.NDArray[np.generic]:
+    """Indices -> RGB; 16-bit tables that only repeat 8 bits become 8 bits."""
+    from pydicom.pixels import apply_color_lut
+
+    colour = apply_color_lut(array, dataset)[..., :3]
+    if colour.dtype == np.uint16 and not (colour & 0xFF).any():
+        return (colour >> 8).astype(np.uint8)
+    if colour.dtype == np.uint16 and ((colour >> 8) == (colour & 0xFF)).all():
+        return (colour >> 8).astype(np.uint8)
+    return colour
+
+
+def _apply_modality_lut(
+    array: npt.NDArray[np.generic], dataset: Dataset
+) -> tuple[npt.NDArray[np.generic], bool]:
+    from pydicom.pixels import apply_modality_lut
+
+    if "ModalityLUTSequence" in dataset and dataset.ModalityLUTSequence:
+        return apply_modality_lut(array, dataset), True
+    return array, False
+
+
+def _pixel_reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    unknown = re.match(
+        r"Unable to decompress '(.*)' pixel data because all plugins are missing", text
+    )
+    if unknown:
+        return f"{unknown[1]} of a kind that no decoder here knows"
+    if "less than expected" in text:
+        return f"the file is cut short ({text.split(' - ')[0]})"
+    if isinstance(error, NotImplementedError):
+        return "compressed in a way that no decoder here knows"
+    return f"pixels cannot be decoded ({text[:200]})"
