@@ -230,8 +230,9 @@ def _one_line(error: BaseException) -> str:
     return f"{text[:160]}..." if len(text) > 160 else text or type(error).__name__
 
 
-def check_size(*lengths: int, most: int = MAX_PIXELS) -> None:
-    """Refuse an image without pixels, or with more than `most`, before it is unpacked."""
+def check_size(*lengths: int, most: int | None = None) -> None:
+    """Refuse an image without pixels, or with more than `most` (`MAX_PIXELS`), before it is unpacked."""
+    most = MAX_PIXELS if most is None else most
     shown = " x ".join(map(str, lengths))
     if min(lengths) < 1:
         raise Unreadable(f"has no pixels ({shown})")
