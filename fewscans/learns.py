@@ -18,7 +18,7 @@ from fewscans.aggregate.build import Built, build
 from fewscans.config.stages import AggregateParams
 from fewscans.contracts import read_table
 
-# What a method is held against: (name, method of that encoder, protocol).
+# What arms of a protocol are held against: (name, method of that encoder, protocol).
 AGAINST = (("random", "random", "linear"), ("scratch", "scratch", "finetune"))
 GAUGES = (
     "embedding_std", "effective_rank", "alignment", "uniformity", "knn_balanced_accuracy",
@@ -51,7 +51,11 @@ def learns(
 
 
 def _against(plan: Mapping[str, Any], method: str, protocol: str) -> list[dict[str, Any]]:
-    """Arms of the plan, each compared with `method` by `protocol` on the same network and recipe."""
+    """Arms of the plan; those by `protocol` are compared with `method` on the same network and recipe.
+
+    Fewer comparisons hold together in narrower intervals: frozen features are held against frozen ones, fine-tuned
+    networks against fine-tuned ones.
+    """
     encoders = plan["encoders"]
     found = {
         (_network(encoders[arm["encoder"]]), arm["recipe"]): arm["arm"]
@@ -61,6 +65,8 @@ def _against(plan: Mapping[str, Any], method: str, protocol: str) -> list[dict[s
     made = []
     for arm in plan["arms"]:
         base = found.get((_network(encoders[arm["encoder"]]), arm["recipe"]))
+        if arm["protocol"] != protocol:
+            base = None
         made.append({**arm, "baseline_arm": None if base == arm["arm"] else base})
     return made
 
