@@ -43,7 +43,9 @@ def run(monkeypatch):
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("name", [*TINY, "audit", "engine_growth", "runs_per_hour"])
+@pytest.mark.parametrize(
+    "name", [*TINY, "audit", "engine_growth", "invariance", "learning_rates", "runs_per_hour"]
+)
 def test_help_tells_the_command(run, capsys, name):
     assert run(name, "--help") == 0
     assert f"python benchmarks/{name}.py" in capsys.readouterr().out
@@ -62,6 +64,16 @@ def test_a_tiny_case_writes_its_results(run, name, tmp_path):
     written = json.loads(out.read_text())
     assert set(written) >= FACTS
     assert len(written["cases"]) >= 1
+
+
+def test_the_best_rate_has_the_smallest_loss_that_is_no_collapse(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    best = runpy.run_path(str(FOLDER / "learning_rates.py"))["best"]
+    found = {
+        rate: {"loss": loss, "effective_rank": rank}
+        for rate, loss, rank in [(1e-3, 2.0, 40.0), (2e-3, 1.0, 30.0), (4e-3, 0.1, 3.0)]
+    }
+    assert best(found) == 2e-3
 
 
 def test_growth_by_scans_and_a_store_above_the_limit(tmp_path):
