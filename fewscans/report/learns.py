@@ -55,8 +55,9 @@ def _overview(data: Sequence[tuple[Mapping[str, Any], str, Mapping[str, Any]]]) 
             " the paper's equations (`tests/test_losses*.py`, `tests/test_pretext.py`, `tests/test_contig.py`), the"
             " contract that all methods meet (`tests/test_contract.py`, `tests/test_methods.py`), and in the gauges"
             " below that its loss falls, that embeddings do not collapse, and whether views of a scan come together."
-            " `benchmarks/invariance.py` asks whether an encoder finds an unseen scan again in another view of it, among"
-            " all others: that it hardly does so more often than an untrained one says that there were too few steps. More steps, scans or test patients may show what these runs cannot.\n\n"
+            " `benchmarks/invariance.py` asks whether an encoder finds an unseen scan again in another view of it,"
+            " among all others: that it hardly does so more often than an untrained one says that there were too few"
+            " steps. More steps, scans or test patients may show what these runs cannot.\n\n"
         )
     return text
 
