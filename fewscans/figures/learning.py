@@ -113,6 +113,10 @@ def _row(
         if gauge in FLOOR and len(values):
             low = FLOOR[gauge]
             one.set_ylim(min(low, values.min()), max(values.max() * 1.1, low + 0.1))
+        elif (
+            gauge == "knn_balanced_accuracy"
+        ):  # all there can be: its ups and downs are mostly noise
+            one.set_ylim(0, 1)
     if len(pairs) > 1:
         axes[-1].legend(handles, labels, loc="center left", borderaxespad=0)
 
