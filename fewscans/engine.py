@@ -260,11 +260,10 @@ class Training:
         s = self.schedule
         lr = optim.lr_at(self.step, s.n_steps, s.warmup, s.lr)
         optim.set_lr(self.optimizer, lr)
-        if self.method.weight_decay_growth != 1:
-            decay = optim.weight_decay_at(
-                self.step, s.n_steps, s.weight_decay, self.method.weight_decay_growth
-            )
-            optim.set_weight_decay(self.optimizer, decay)
+        decay = optim.weight_decay_at(
+            self.step, s.n_steps, s.weight_decay, self.method.weight_decay_growth
+        )
+        optim.set_weight_decay(self.optimizer, decay)
         share = [self.ranks.rank] if self.ranks.size > 1 else []
         torch.manual_seed(keyed.key_of("step", s.seed_key, self.step, *share) % 2**63)
         loss, gauges = step_in_parts(

@@ -6,7 +6,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from fewscans.report.css import CSS
-from fewscans.report.template import coded
+from fewscans.report.template import HEAD, coded
 
 AUDIT_CSS = """
 .pairs, .scans { display: grid; gap: 1rem; margin: 1rem 0 1.6rem; }
@@ -62,17 +62,7 @@ PAIRS = """
 {%- endmacro -%}
 """
 
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<link rel="icon" href="data:,">
-<title>{{ title }}</title>
-<style>{{ css }}</style>
-</head>
-<body>
+BODY = """<body>
 {%- from "pairs" import pairs, scan %}
 <header>
 <h1>{{ title }}</h1>
@@ -195,7 +185,7 @@ middle slice. The page is complete in itself
 def page_template() -> Template:
     """The page; a name that is not given is an error, not an empty place."""
     made = Environment(
-        loader=DictLoader({"page": PAGE, "pairs": PAIRS}),
+        loader=DictLoader({"page": HEAD + BODY, "pairs": PAIRS}),
         autoescape=True,
         undefined=StrictUndefined,
     )

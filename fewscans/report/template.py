@@ -19,7 +19,8 @@ MACROS = """
 {%- endmacro -%}
 """
 
-PAGE = """<!doctype html>
+# Of every page: no script, and no load from elsewhere.
+HEAD = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -29,7 +30,9 @@ PAGE = """<!doctype html>
 <title>{{ title }}</title>
 <style>{{ css }}</style>
 </head>
-<body>
+"""
+
+BODY = """<body>
 {%- from "macros" import verdict %}
 <header>
 <h1>{{ title }}</h1>
@@ -203,7 +206,7 @@ METHODS = """
 
 def environment() -> Environment:
     """Templates by name; a name that is not given is an error, not an empty place."""
-    loader = DictLoader({"page": PAGE, "block": BLOCK, "methods": METHODS, "macros": MACROS})
+    loader = DictLoader({"page": HEAD + BODY, "block": BLOCK, "methods": METHODS, "macros": MACROS})
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     made.globals["css"] = Markup(CSS)
     made.filters["coded"] = coded

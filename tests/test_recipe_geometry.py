@@ -1,58 +1,26 @@
-"""Steps of a recipe beyond scaling to a square: spacing, foreground, windows, bias field, local contrast."""
+"""Recipes: what stays without steps, spacing in mm, crop, foreground."""
 
 from __future__ import annotations
-
-import json
 
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from recipe_factory import SMALL, ball, head, recipe
 from scipy import ndimage
-from skimage import exposure
 
 from fewscans import geometry
-from fewscans.config import load
-from fewscans.config.recipe import WINDOWS_HU, RecipeSettings
+from fewscans.config.recipe import RecipeSettings
 from fewscans.config.stages import ConvertParams, NormaliseParams
 from fewscans.convert import read
 from fewscans.convert.chunks import read_converted, write_chunk
 from fewscans.errors import UserError
-from fewscans.normalise import make_store, match_channels, normalise_scan
-from fewscans.normalise.bias import correct_bias
+from fewscans.normalise import make_store, normalise_scan
 from fewscans.normalise.foreground import box_of, foreground_mask
-from fewscans.plan import expand
 from fewscans.store import Store
-
-SMALL = settings(max_examples=30, deadline=None)
-
-
-def recipe(**given) -> RecipeSettings:
-    return RecipeSettings(**{"size": 16, **given})
-
-
-def ball(shape, spacing, radius_mm, middle=(0.5, 0.5, 0.5)) -> np.ndarray:
-    """[1, *shape]: 100 in a ball (a disc) around `middle`, a share of each axis; 0 elsewhere."""
-    axes = np.indices(shape).astype(float)
-    away = [
-        (axis + 0.5 - n * at) * step
-        for axis, n, step, at in zip(axes, shape, spacing, middle, strict=False)
-    ]
-    return 100.0 * (sum(one**2 for one in away) <= radius_mm**2)[None]
-
-
-def head(shape=(48, 40), noise=3.0) -> np.ndarray:
-    """[*shape]: a bright ellipse with a dark hole, on a dark noisy ground, and a bright speck apart."""
-    axes = np.indices(shape).astype(float)
-    away = sum(((a - n / 2) / (n / 3)) ** 2 for a, n in zip(axes, shape, strict=True))
-    made = np.where(away < 1, 100.0, 0.0)
-    made[away < 0.1] = 5
-    made[tuple(slice(1, 3) for _ in shape)] = 100
-    return made + np.random.default_rng(0).normal(size=shape) * noise
-
 
 # --- defaults -------------------------------------------------------------------------------------
 
@@ -315,228 +283,3 @@ def test_the_body_of_real_ct_slices_is_found(shared_data):
         assert not mask[[0, 0, -1, -1], [0, -1, 0, -1]].any()
         sides = [behind - first for first, behind in box_of(mask, 0)]
         assert 200 < min(sides) < max(sides) < 500
-
-
-# --- windows --------------------------------------------------------------------------------------
-
-
-def test_windows_by_name_are_those_of_the_literature_and_imply_the_rule():
-    levels = {name: ((low + high) / 2, high - low) for name, (low, high) in WINDOWS_HU.items()}
-    assert levels == {
-        "lung": (-600, 1500), "soft-tissue": (50, 400), "brain": (40, 80), "bone": (400, 1800),
-    }  # fmt: skip
-    named = recipe(windows="brain")
-    assert (named.normalise, named.windows) == ("window", ["brain"])
-    hu = np.linspace(-50, 120, 256).reshape(1, 16, 16)
-    x = normalise_scan(hu, (), named)
-    np.testing.assert_allclose(x.x, np.clip(hu / 80, 0, 1))
-    assert x.bounds == (0, 80)
-
-
-def test_several_windows_are_channels():
-    hu = np.random.default_rng(0).uniform(-1200, 1500, (1, 30, 20))
-    names = ["lung", "soft-tissue", "bone"]
-    made = normalise_scan(hu, (), recipe(windows=names, channels=3))
-    assert made.x.shape == (3, 16, 16)
-    for channel, name in zip(made.x, names, strict=True):
-        alone = normalise_scan(hu, (), recipe(windows=name)).x
-        np.testing.assert_array_equal(channel, alone[0])
-    assert np.isnan(made.bounds).all()
-
-
-@pytest.mark.parametrize(
-    ("given", "place", "says"),
-    [
-        (
-            {"windows": ["lung", "bone"]},
-            "windows",
-            "2 windows and 1 channel(s): give one window, or three",
-        ),
-        ({"windows": "lung", "normalise": "zscore"}, "windows", "are of `normalise: window`"),
-        ({"windows": "lungs"}, "windows", "Did you mean 'lung'?"),
-        ({"spacing_mm": [1, 1, 1]}, "spacing_mm", "3 numbers for 2 axes"),
-        ({"spacing_mm": 1, "fit": "stretch"}, "spacing_mm", "leave `fit` out, or `spacing_mm`"),
-        ({"spacing_mm": 0}, "spacing_mm", "must be above 0"),
-        ({"clahe": 2}, "clahe", "must be at most 1"),
-    ],
-)
-def test_mistakes_are_told_by_their_key(given, place, says):
-    with pytest.raises(UserError) as caught:
-        load({"datasets": {"d": {"root": "x"}}, "recipes": {"a": given}}, "config")
-    assert f"recipes.a.{place}" in str(caught.value)
-    assert says in str(caught.value)
-
-
-def test_steps_are_axes_of_an_ablation():
-    axes = {
-        "windows": ["lung", "bone"],
-        "clahe": [0.01],
-        "foreground": [False, True],
-        "fit": ["crop"],
-    }
-    plan = expand(load({
-        "datasets": {"d": {"root": "x"}}, "encoders": {"simclr": {"method": "simclr"}},
-        "recipes": {"a": {"normalise": "window"}}, "ablations": {"steps": {"of": "simclr", **axes}},
-    }, "config"))  # fmt: skip
-    made = {name: settings for name, settings in plan.recipes.items() if name != "a"}
-    assert len(made) == 4
-    found = made["a-windows-bone-clahe0.01-foregroundtrue-fit-crop"]
-    assert found == RecipeSettings(
-        windows=["bone"], clahe=0.01, foreground=True, fit="crop", normalise="window"
-    )
-
-
-def test_windows_in_hu_are_refused_for_pictures_and_warned_of_where_nobody_says(
-    scan_folder, make_store, caplog
-):
-    with pytest.raises(UserError, match=r"6 scans are not in HU\. Take `percentile`") as caught:
-        make_store(scan_folder(6, kinds=["png"], name="png"), windows="lung")
-    assert ".png" in str(caught.value)
-    make_store(scan_folder(4, kinds=["png16"], name="deep"), windows="lung")
-    assert "4 scans do not say that they are in HU: the windows lung take" in caplog.text
-    caplog.clear()
-    make_store(scan_folder(4, kinds=["png"], name="eight"), normalise="window", window_hu=(0, 255))
-    assert "`window_hu` 0 to 255 is taken in their stored values" in caplog.text
-
-
-# --- bias field -----------------------------------------------------------------------------------
-
-
-def shaded(shape) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(image, field, mask): two tissues under a smooth field that doubles from one end to the other."""
-    along = np.indices(shape)[0] / (shape[0] - 1)
-    field = np.exp(np.log(2) * (along - 0.5))
-    away = sum(
-        ((a - n / 2) / (n / 2.4)) ** 2 for a, n in zip(np.indices(shape), shape, strict=True)
-    )
-    tissue = np.where(away < 0.4, 300.0, 200.0) * (away < 1)
-    noise = np.random.default_rng(0).normal(size=shape) * 2
-    return (tissue * field + (away < 1) * noise)[None], field, away < 1
-
-
-@pytest.mark.parametrize("shape", [(96, 80), (40, 36, 32)])
-def test_n4_finds_the_field_that_was_put_on(shape):
-    image, field, mask = shaded(shape)
-    made = correct_bias(image, image[0], mask, 2)
-    found = np.log(image[0][mask] / made[0][mask])
-    assert np.corrcoef(found, np.log(field[mask]))[0, 1] > 0.95
-    spread = lambda x: x[mask & (image[0] / field > 250)].std() / x[mask].mean()  # noqa: E731
-    assert spread(made[0]) < 0.5 * spread(image[0])
-
-
-def test_n4_gives_the_same_bytes_with_any_number_of_threads():
-    image, _, mask = shaded((64, 60))
-    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    made = []
-    try:
-        for threads in (1, 3):
-            sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
-            made.append(correct_bias(image, image[0], mask, 4))
-            assert sitk.ProcessObject.GetGlobalDefaultNumberOfThreads() == threads
-    finally:
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
-    np.testing.assert_array_equal(*made)
-
-
-def test_n4_leaves_alone_what_has_no_field():
-    flat = np.full((1, 16, 16), 3.0)
-    np.testing.assert_array_equal(correct_bias(flat, flat[0], np.ones((16, 16), bool), 4), flat)
-    dark = -np.ones((1, 16, 16))
-    np.testing.assert_array_equal(correct_bias(dark, dark[0], np.ones((16, 16), bool), 4), dark)
-
-
-def test_n4_of_ct_is_refused(scan_folder, make_store):
-    assert len(Store.open(make_store(scan_folder(4, kinds=["png16"], name="deep"), n4=2))) == 4
-    root = scan_folder(4, kinds=["dicom"], name="ct")
-    with pytest.raises(UserError, match="4 scans are CT, which has no bias field"):
-        make_store(root, n4=2)
-
-
-def test_n4_on_real_mr_volumes_is_a_smooth_factor(shared_data):
-    path = sorted((shared_data("hippocampus_nifti")).rglob("hippocampus_*.nii.gz"))[0]
-    volume = np.asarray(nib.load(path).dataobj, dtype=float).T
-    mask = foreground_mask(volume, ct=False)
-    made = correct_bias(volume[None], volume, mask, 2)[0]
-    inside = mask & (volume > 0)
-    field = np.log(volume[inside] / made[inside])
-    assert np.isfinite(field).all()
-    assert 0 < field.std() < 0.5
-
-
-# --- local contrast -------------------------------------------------------------------------------
-
-
-def test_clahe_is_that_of_scikit_image_gray_and_coloured():
-    rng = np.random.default_rng(0)
-    gray = rng.uniform(size=(1, 32, 32)) ** 2
-    options = recipe(size=32, normalise="minmax")
-    scaled = normalise_scan(gray, (), options).x
-    made = normalise_scan(gray, (), options.model_copy(update={"clahe": 0.02})).x
-    np.testing.assert_allclose(
-        made[0], exposure.equalize_adapthist(scaled[0], clip_limit=0.02), atol=1e-12
-    )
-    colour = rng.uniform(size=(3, 32, 32))
-    options = recipe(size=32, normalise="minmax", channels=3)
-    scaled = normalise_scan(colour, (), options).x
-    made = normalise_scan(colour, (), options.model_copy(update={"clahe": 0.02})).x
-    expected = exposure.equalize_adapthist(np.moveaxis(scaled, 0, -1), clip_limit=0.02)
-    np.testing.assert_allclose(made, np.moveaxis(expected, -1, 0), atol=1e-6)
-
-
-def test_clahe_lifts_what_is_faint_beside_what_is_bright():
-    image = np.zeros((1, 64, 64))
-    image[0, :, 32:] = 1000
-    faint = np.random.default_rng(0).uniform(0, 20, (64, 16))
-    image[0, :, :16] = faint
-    plain = normalise_scan(image, (), recipe(size=64, normalise="minmax")).x
-    made = normalise_scan(image, (), recipe(size=64, normalise="minmax", clahe=0.05)).x
-    assert made[0, :, :16].std() > 3 * plain[0, :, :16].std()
-
-
-@pytest.mark.parametrize("width", [3, 4, 20])
-def test_clahe_takes_volumes_of_any_width_and_pads_afterwards(width):
-    volume = np.random.default_rng(0).uniform(100, 200, (1, 20, 20, width))
-    x = normalise_scan(volume, (1.0,) * 3, recipe(size=20, ndim=3, clahe=0.01)).x
-    assert x.shape == (1, 20, 20, 20)
-    assert x.min() == 0
-    if width < 20:
-        first = (20 - width) // 2
-        assert (x[..., :first] == 0).all()
-        assert x[..., first : first + width].std() > 0.1
-    flat = normalise_scan(
-        np.full((1, 8, 8, width), 5.0), (), recipe(ndim=3, clahe=0.01, windows="brain")
-    ).x
-    np.testing.assert_allclose(flat.max(), 5 / 80)
-
-
-def test_clahe_of_several_windows_is_one_by_one():
-    hu = np.random.default_rng(0).uniform(-1200, 1500, (1, 30, 20))
-    made = normalise_scan(
-        hu, (), recipe(windows=["lung", "soft-tissue", "bone"], channels=3, clahe=0.01)
-    ).x
-    alone = normalise_scan(hu, (), recipe(windows="soft-tissue", clahe=0.01)).x
-    np.testing.assert_array_equal(made[1], alone[0])
-
-
-# --- all together ---------------------------------------------------------------------------------
-
-
-def test_the_same_steps_give_the_same_bytes(scan_folder, make_converted, tmp_path):
-    converted = make_converted(scan_folder(4, kinds=["png16"]))
-    options = recipe(foreground=True, within="foreground", n4=2, clahe=0.02, fit="crop", channels=3)
-    params = NormaliseParams(dataset="d", recipe=options)
-    for name in ("one", "two"):
-        make_store(params, [converted], tmp_path / name)
-    for name in ("voxels.npy", "rows.parquet", "store.json"):
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    assert json.loads((tmp_path / "one" / "store.json").read_text())["recipe"]["fit"] == "crop"
-
-
-def test_colour_goes_through_every_step():
-    colour = np.stack([head() * factor for factor in (1.0, 0.8, 0.5)])
-    options = {"foreground": True, "n4": 2, "within": "foreground", "clahe": 0.01}
-    x = normalise_scan(colour, (), recipe(channels=3, **options)).x
-    assert x.shape == (3, 16, 16)
-    assert x[0].mean() > x[2].mean()
-    gray = normalise_scan(match_channels(colour, 1), (), recipe(**options)).x
-    assert gray.shape == (1, 16, 16)
