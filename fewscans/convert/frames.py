@@ -74,7 +74,7 @@ class Frame:
     spacing_mm : (between rows, between columns)
     thickness_mm : float
         0 where it is not said.
-    rows, columns : int
+    n_rows, n_columns : int
         Size.
     series : (SeriesNumber, SeriesInstanceUID)
     kind : tuple of str
