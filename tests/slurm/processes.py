@@ -108,20 +108,28 @@ def job_processes(conf: Path, logs: Path, node: str | None = None) -> set[int]:
             if named and (node is None or node in named):
                 found.add(pid)
                 continue
-        with contextlib.suppress(OSError):
-            if Path(f"/proc/{pid}/comm").read_text().startswith("slurmstepd"):
-                log = f"{logs}/{node}.log" if node else f"{logs}/"
-                if _holds(pid, log):
-                    found.add(pid)
+        log = f"{logs}/{node}.log" if node else f"{logs}/"
+        if _is_stepd(pid) and _holds(pid, log):
+            found.add(pid)
     return found
 
 
+def _is_stepd(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().startswith("slurmstepd")
+    except OSError:
+        return False
+
+
 def kill_all(find: Callable[[], set[int]]) -> None:
-    """SIGKILL to the processes that `find` sees, until there are none: also what was just being started."""
+    """SIGKILL to the processes that `find` sees, until there are none: also what was just being started.
+
+    The slurmstepd go first: one that outlives its job tells the controller that the job failed.
+    """
 
     def gone() -> bool:
         pids = find()
-        for pid in pids:
+        for pid in sorted(pids, key=_is_stepd, reverse=True):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return not pids

@@ -17,8 +17,19 @@ from tests.slurm.processes import Daemons, wait_until
 LONG = "sleep 1200"
 
 
+# States that a job of these tests does not leave again.
+ENDED = {"COMPLETED", "FAILED", "NODE_FAIL", "CANCELLED"}
+
+
 def ends_as(cluster, job, state):
-    wait_until(f"job {job} {state}", lambda: cluster.state_of(job) == state)
+    seen: list[str] = []
+
+    def reached():
+        seen.append(cluster.state_of(job))
+        assert seen[-1] == state or seen[-1] not in ENDED, seen
+        return seen[-1] == state
+
+    wait_until(f"job {job} {state}", reached)
 
 
 def fields(cluster, job) -> dict[str, str]:
