@@ -8,9 +8,10 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import referencing
 import yaml
 
-from fewscans.config import Config, load, reference
+from fewscans.config import Config, load, reference, schema
 from fewscans.config.base import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,20 +90,34 @@ def test_reference_has_every_key_of_a_config():
             assert f"### {model.__name__}\n" in text
 
 
+def as_editors_do() -> jsonschema.Draft202012Validator:
+    """A validator that finds the files of `config/` by the names they call each other."""
+    files = {path.name: json.loads(path.read_text()) for path in ROOT.glob("config/schema*.json")}
+    registry = referencing.Registry().with_resources(
+        (name, referencing.Resource.from_contents(made)) for name, made in files.items()
+    )
+    return jsonschema.Draft202012Validator({"$ref": "schema.json"}, registry=registry)
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_configs_of_ours_pass_the_schema_and_load(path):
     raw = yaml.safe_load(path.read_text())
-    jsonschema.Draft202012Validator(reference.schema()).validate(raw)
+    jsonschema.Draft202012Validator(schema.schema()).validate(raw)
+    as_editors_do().validate(raw)
     load(raw, path.name)
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"epohs": 3}, {"budgets": ["5x"]}, {"seed": -1}, {"encoders": {"a": {"method": "simcrl"}}}],
+    [
+        {"epohs": 3},
+        {"budgets": ["5x"]},
+        {"seed": -1},
+        {"encoders": {"a": {"method": "simcrl"}}},
+        {"encoders": {"a": {"method": "simclr", "temperatur": 0.1}}},
+        {"encoders": {"a": {"method": "simclr", "augment": {"noise": 1}}}},
+    ],
 )
 def test_schema_refuses_what_load_refuses(changes):
     raw = {"datasets": {"mine": {"root": "x"}}, **changes}
-    validator = jsonschema.Draft202012Validator(
-        json.loads((ROOT / "config/schema.json").read_text())
-    )
-    assert not validator.is_valid(raw)
+    assert not as_editors_do().is_valid(raw)

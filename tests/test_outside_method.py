@@ -86,8 +86,8 @@ def test_help_schema_and_reference_have_it(env):
         "from fewscans.__main__ import main; main(['methods'])", env
     )
     code = (
-        "import json; from fewscans.config import reference as r;"
-        "print(json.dumps([r.schema(), r.encoders_reference()]))"
+        "import json; from fewscans.config import reference as r, schema as s;"
+        "print(json.dumps([s.schema(), r.encoders_reference()]))"
     )
     schema, reference = json.loads(python(code, env))
     assert "weight" in schema["$defs"]["Toy"]["properties"]

@@ -1,6 +1,6 @@
-"""JSON Schema and settings reference, made from the models: ``python -m fewscans.config.reference``.
+"""Settings reference and JSON Schema, made from the models: ``python -m fewscans.config.reference``.
 
-Writes ``config/schema.json`` (completion in editors), the generated part of ``config/README.md``, and the pages
+Writes ``config/schema*.json`` (completion in editors), the generated part of ``config/README.md``, and the pages
 ``settings.md``, ``encoders.md`` and ``script-settings.md`` of the docs. ``--check`` writes nothing and shows what lags
 behind the models.
 """
@@ -12,16 +12,14 @@ import difflib
 import json
 import re
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fewscans.config import stages
+from fewscans.config import schema, stages
 from fewscans.config.base import Settings
-from fewscans.config.encoders import ENCODERS, METHODS, PretrainSettings
+from fewscans.config.encoders import ENCODERS, PretrainSettings
 from fewscans.config.explain import number
-from fewscans.config.models import Config
 from fewscans.files import write_text
 
 COMMAND = "make config"
@@ -42,8 +40,6 @@ PAGES = {
         "What each script is given as `--params` (JSON, or `@FILE.yaml`): its part of the [config](settings.md).",
     ),
 }
-# Between a sentence and the next one.
-_FIRST = re.compile(r"(?<=[\w)`%][.:;]) (?=[A-Z`])")
 # Longest kinds first, so that a table cell reads as a sentence.
 BOUNDS = {
     "minimum": "at least {}",
@@ -59,118 +55,9 @@ WORDS = {
 }
 
 
-def schema() -> dict[str, Any]:
-    """JSON Schema of a config file: what all methods have alike is said once."""
-    made = _models()
-    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "fewscans config"}
-    return {**head, **_said_once(made)}
-
-
-def _models() -> dict[str, Any]:
-    """JSON Schema of a config as pydantic makes it, without its titles."""
-    return _without_titles(Config.model_json_schema(mode="validation"))
-
-
-def _said_once(made: dict[str, Any]) -> dict[str, Any]:
-    """`made` with what most self-supervised methods have alike in one definition, which all of theirs refer to."""
-    groups = made["$defs"]
-    names = [model.__name__ for model in METHODS.values()]
-    counts = Counter(
-        (key, json.dumps(node))
-        for name in names
-        for key, node in groups[name]["properties"].items()
-    )
-    alike = {key: json.loads(node) for (key, node), n in counts.items() if 2 * n > len(names)}
-    base = PretrainSettings.__name__
-    slim: dict[str, Any] = {base: {"description": PretrainSettings.__doc__, "properties": alike}}
-    for name in names:
-        group = {key: value for key, value in groups[name].items() if key != "additionalProperties"}
-        own = {key: node for key, node in group["properties"].items() if node != alike.get(key)}
-        group |= {"properties": own, "unevaluatedProperties": False}
-        slim[name] = {**group, "allOf": [{"$ref": f"#/$defs/{base}"}]}
-    return {**made, "$defs": {**groups, **slim}}
-
-
-def _tight(node: Any) -> Any:
-    """The same schema in fewer words: ``type: [integer, null]`` for a choice of both, no default that is null.
-
-    Defaults of groups of settings are left out: those of their keys say the same; so is the type of what is one of some
-    words. Of a description the first sentence is left, which an editor shows; the docs have all of it.
-    """
-    if isinstance(node, list):
-        return [_tight(entry) for entry in node]
-    if not isinstance(node, dict):
-        return node
-    made = {
-        k: _tight(v) for k, v in node.items() if k != "default" or not (v is None or "$ref" in node)
-    }
-    if isinstance(made.get("description"), str):
-        made["description"] = _FIRST.split(" ".join(made["description"].split()), maxsplit=1)[0]
-    if {"enum", "const"} & set(made):
-        made.pop("type", None)
-    match made.get("anyOf"):
-        # Bounds speak of numbers, texts and lists alone, so null passes them; a constant or a reference would not.
-        case [{"type": str(kind), **bounds}, {"type": "null"}] if not {"const", "enum"} & set(
-            bounds
-        ):
-            made = {
-                "type": [kind, "null"],
-                **bounds,
-                **{k: v for k, v in made.items() if k != "anyOf"},
-            }
-    return made
-
-
-def _shared(made: dict[str, Any]) -> dict[str, Any]:
-    """The same schema with keys that several groups have alike in definitions of their own."""
-    groups = made["$defs"]
-    counts = Counter(
-        (key, json.dumps(node))
-        for group in groups.values()
-        for key, node in group.get("properties", {}).items()
-    )
-    alike = {
-        one: f"{one[0]} {i}"
-        for i, (one, n) in enumerate(counts.items())
-        if n > 1 and len(one[1]) > 99
-    }
-    for group in groups.values():
-        for key, node in group.get("properties", {}).items():
-            if name := alike.get((key, json.dumps(node))):
-                group["properties"][key] = {"$ref": f"#/$defs/{name}"}
-    return {
-        **made,
-        "$defs": {**groups, **{name: json.loads(one[1]) for one, name in alike.items()}},
-    }
-
-
-def _laid_out(node: Any, width: int = 240) -> str:
-    """JSON with a line for what fits in one, so that the file stays small and its differences readable."""
-    line = json.dumps(node, separators=(",", ":"))
-    if len(line) <= width or not isinstance(node, (dict, list)) or not node:
-        return line
-    begin, end = "{}" if isinstance(node, dict) else "[]"
-    parts = (
-        [f"{json.dumps(key)}:{_laid_out(value, width)}" for key, value in node.items()]
-        if isinstance(node, dict)
-        else [_laid_out(value, width) for value in node]
-    )
-    return f"{begin}\n" + ",\n".join(parts) + f"\n{end}"
-
-
-def _without_titles(node: Any, in_properties: bool = False) -> Any:
-    if isinstance(node, list):
-        return [_without_titles(entry) for entry in node]
-    if not isinstance(node, dict):
-        return node
-    kept = {key: value for key, value in node.items() if in_properties or key != "title"}
-    names = ("properties", "$defs", "default")
-    return {key: _without_titles(value, key in names) for key, value in kept.items()}
-
-
 def config_reference() -> str:
     """Markdown: a table for the config as a whole, then one for each group of settings in it, but encoders."""
-    made = schema()
+    made = schema.schema()
     parts = [f"### Config\n\n{_table(made)}"]
     parts += [
         _section(name, made["$defs"][name])
@@ -182,7 +69,7 @@ def config_reference() -> str:
 
 def encoders_reference() -> str:
     """Markdown: a table for each kind of encoder, and for what they have alike."""
-    made = schema()["$defs"]
+    made = schema.schema()["$defs"]
     return "\n".join(_section(name, made[name]) for name in _of_encoders())
 
 
@@ -202,7 +89,7 @@ def params_reference() -> str:
     ]
     parts = []
     for model in models:
-        made = _without_titles(model.model_json_schema(mode="validation"))
+        made = schema.without_titles(model.model_json_schema(mode="validation"))
         parts.append(_section(model.__name__, made))
     return "\n".join(parts)
 
@@ -326,7 +213,7 @@ def render(root: Path) -> dict[Path, str]:
     }
     told = _linked(made["settings.md"], made, "../docs/")
     return {
-        root / "config" / "schema.json": _laid_out(_shared(_tight(schema()))) + "\n",
+        **{root / "config" / name: text for name, text in schema.files().items()},
         readme: f"{head}{BEGIN}\n\n{told}\n{END}{tail}",
         **pages,
     }
