@@ -20,6 +20,8 @@ from fewscans.contracts import read_table
 
 # What arms of a protocol are held against: (name, method of that encoder, protocol).
 AGAINST = (("random", "random", "linear"), ("scratch", "scratch", "finetune"))
+# Of an arm's difference: the value, its interval by itself, the one that holds for all arms together.
+DIFFERENCE = ["diff", "low_alone", "high_alone", "low", "high"]
 GAUGES = (
     "embedding_std", "effective_rank", "alignment", "uniformity", "knn_balanced_accuracy",
 )  # fmt: skip
@@ -99,7 +101,7 @@ def _dataset(
                 & (table.arm == row.arm) & (table.budget == row.budget)
             ]  # fmt: skip
             if len(found):
-                made[f"above_{name}"] = found.iloc[0][["diff", "low", "high"]].tolist()
+                made[f"above_{name}"] = found.iloc[0][DIFFERENCE].tolist()
         rows.append(made)
     return {
         "unit": unit, "budgets": list(dict.fromkeys(scores.budget)), "rows": rows,

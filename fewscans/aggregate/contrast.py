@@ -48,6 +48,8 @@ def contrast_rows(
 ) -> list[dict[str, Any]]:
     """A row per arm with a baseline and metric.
 
+    `low` to `high` hold for all arms together, `low_alone` to `high_alone` for an arm by itself.
+
     Parameters
     ----------
     scored
@@ -89,10 +91,13 @@ def contrast_rows(
         correlation = _correlation(shown, metric)
         intervals = joint_intervals(differences, correlation, 1 - confidence, *key, budget, metric)
         for pair, difference, (low, high) in zip(shown, differences, intervals, strict=True):
+            alone = difference.half_width(1 - confidence)
             flags = pair.flags | (set() if difference.known else {"training-variance-unknown"})
             rows.append({
                 "arm": pair.arm, "baseline_arm": pair.baseline, "budget": budget, "metric": metric,
-                "diff": difference.diff, "low": low, "high": high, "se": difference.se,
+                "diff": difference.diff, "low": low, "high": high,
+                "low_alone": max(-1.0, difference.diff - alone),
+                "high_alone": min(1.0, difference.diff + alone), "se": difference.se,
                 "smallest_detectable": difference.smallest_detectable,
                 "verdict": verdict(low, high, smallest_gain) if difference.known else "cannot tell",
                 "method": "patients and trainings" if difference.known else "patients alone",
