@@ -17,9 +17,9 @@ of probes from a probe of the untrained network, and of fine-tuned networks from
 patients and trainings into account ([how](table.md)), each in two widths: for the method by itself, and wider, so that
 those of all arms of a budget hold together. Bold ones lie above zero. A method **learns** on a data set if at some
 budget the whole interval of its probe's difference to the untrained network, together with all others, lies above zero;
-it learns **by itself** if its own does, which of forty methods that learn nothing one does by luck at each budget. The cohort is
-the demo's, whose parameters were fixed before any method was tried on it; nothing here was tuned on these results. The
-learning rate of the small image networks was found without labels on another generated cohort
+it learns **by itself** if its own does, which of forty methods that learn nothing one does by luck at each budget. The
+cohort is the demo's, whose parameters were fixed before any method was tried on it; nothing here was tuned on these
+results. The learning rate of the small image networks was found without labels on another generated cohort
 (`benchmarks/learning_rates.py`).
 
 """
