@@ -117,17 +117,19 @@ def fingerprint(config: Config, name: str) -> str:
     dataset = config.datasets[name]
     if dataset.phantom is not None:
         return "generated"
-    return _fingerprint(resolve(config, name), dataset.columns.path)
+    return _fingerprint(resolve(config, name), dataset.columns.path, dataset.columns.mask)
 
 
 @lru_cache
-def _fingerprint(place: Place, path_column: str) -> str:
+def _fingerprint(place: Place, path_column: str, mask_column: str) -> str:
     if place.npz:
         return digest([_stat(Path(place.npz))])
     assert place.root is not None
     if place.table:
         paths = []
-        for row in read_rows(place.table, [path_column]):
+        for row in read_rows(place.table):
+            if row.get(mask_column, "").strip():
+                paths.append(row[mask_column].strip())
             named = named_file(row[path_column], Path(place.root))[0]
             # A folder of volumes depends on all that is in it.
             paths += _files_below(named, place.root) if named.is_dir() else [row[path_column]]

@@ -42,6 +42,8 @@ def convert_params(wildcards):
         exclude=dataset.exclude,
         on_unreadable=dataset.on_unreadable,
         ndim=CONFIG.ndim,
+        slices=dataset.slices,
+        mask_column=dataset.columns.mask,
         chunk=int(wildcards.chunk),
         chunks=dataset.chunks,
     )
