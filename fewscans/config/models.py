@@ -112,8 +112,9 @@ class DatasetSettings(Settings):
     """Pearson correlation of 32 x 32 thumbnails from which two scans are near duplicates."""
     pools: list[Name] = []
     """Other data sets whose scans (never labels) join pretraining."""
-    chunks: int = Field(default=1, ge=1, le=1000)
-    """Convert in so many jobs; a scan's chunk is a hash of its path."""
+    chunks: int | None = Field(default=None, ge=1, le=1000)
+    """Convert in so many jobs; a scan's chunk is a hash of its path. Without it one, and twice as many whenever 2 GB of
+    files a job are passed."""
     source: str | None = None
     """Where the data set is to be had; shown when its folder is not there."""
     datasheet: dict[DatasheetField, str] = {}

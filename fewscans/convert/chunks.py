@@ -20,7 +20,7 @@ from fewscans.convert.record import pixel_digest, record
 from fewscans.convert.sources import in_chunk, list_scans, open_reader
 from fewscans.convert.unfold import unfold
 from fewscans.errors import UserError
-from fewscans.files import atomic
+from fewscans.files import atomic, write_json
 
 __all__ = [
     "INDEX",
@@ -32,7 +32,7 @@ __all__ = [
     "write_chunk",
 ]
 
-INDEX, PIXELS = "index.parquet", "pixels.bin"
+INDEX, PIXELS, COUNTS = "index.parquet", "pixels.bin", "counts.json"
 
 
 def write_chunk(params: ConvertParams, out: str | os.PathLike[str]) -> dict[str, Any]:
@@ -74,6 +74,11 @@ def write_chunk(params: ConvertParams, out: str | os.PathLike[str]) -> dict[str,
     )
     frame = pd.DataFrame(rows, columns=columns)
     write_table(out / INDEX, "index", frame, dataset=params.dataset, pixels_bytes=n_bytes)
+    if params.read_ndim == 3 or params.table is None:  # else a row of the table is a scan
+        used = frame.loc[frame["status"] == "ok", "source"]
+        rule = params.slices and params.slices.model_dump()
+        facts = {"scans": len(used), "sources": int(used.nunique()), "slices": rule}
+        write_json(out / COUNTS, facts)
     return _summary(frame, out)
 
 
