@@ -7,17 +7,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from fewscans.config import Config
 from fewscans.config.values import ValueTable
 from fewscans.convert.paths import named_file
 from fewscans.convert.rows import read_rows
+from fewscans.convert.slices import split_slice
 from fewscans.convert.table import check_dataset
 from fewscans.convert.values import check_tables
-from fewscans.errors import Problems
+from fewscans.errors import Problems, UserError
 from fewscans.files import digest
 from fewscans.plan import Plan
 
+# Of a chunk of scans: more files than this are two jobs' work (half a minute of DICOM, some minutes of packed NIfTI).
+CHUNK_BYTES = 2_000_000_000
+MOST_CHUNKS = 512
 # Values of a generated cohort.
 LABS = "labs.csv"
 
@@ -117,24 +122,58 @@ def fingerprint(config: Config, name: str) -> str:
     dataset = config.datasets[name]
     if dataset.phantom is not None:
         return "generated"
-    return _fingerprint(resolve(config, name), dataset.columns.path)
+    return _fingerprint(resolve(config, name), dataset.columns.path, dataset.columns.mask)
+
+
+def chunks_of(config: Config, name: str) -> int:
+    """Jobs that convert data set `name`: as asked for, else by the bytes of its files.
+
+    A power of two, so that another scan hardly ever changes it. A generated cohort and an .npz, which is read from its
+    beginning by each chunk, have one.
+    """
+    dataset = config.datasets[name]
+    if dataset.chunks is not None:
+        return dataset.chunks
+    place = resolve(config, name)
+    if dataset.phantom is not None or place.npz:
+        return 1
+    try:
+        files = _files(place, dataset.columns.path, dataset.columns.mask)
+    except UserError:  # what is wrong with the table is said elsewhere, in words
+        return 1
+    # Rows that name slices, or volumes of one folder, name its files several times.
+    sizes = {split_slice(path)[0]: max(0, size) for path, size, _ in files}
+    n_bytes, chunks = sum(sizes.values()), 1
+    while n_bytes > chunks * CHUNK_BYTES and chunks < MOST_CHUNKS:
+        chunks *= 2
+    return chunks
 
 
 @lru_cache
-def _fingerprint(place: Place, path_column: str) -> str:
+def _fingerprint(place: Place, path_column: str, mask_column: str) -> str:
     if place.npz:
         return digest([_stat(Path(place.npz))])
+    return digest(_files(place, path_column, mask_column))
+
+
+@lru_cache
+def _files(place: Place, path_column: str, mask_column: str) -> list[list[Any]]:
+    """[path, bytes, time] of each file that is converted, masks too."""
     assert place.root is not None
     if place.table:
         paths = []
-        for row in read_rows(place.table, [path_column]):
+        for row in read_rows(place.table):
+            if row.get(mask_column, "").strip():
+                paths.append(row[mask_column].strip())
+            if not row.get(path_column):  # a fault that is told elsewhere
+                continue
             named = named_file(row[path_column], Path(place.root))[0]
             # A folder of volumes depends on all that is in it.
             paths += _files_below(named, place.root) if named.is_dir() else [row[path_column]]
     else:
         paths = _files_below(Path(place.root), place.root)
     root = Path(place.root)
-    return digest([[path, *_stat(named_file(path, root)[0])] for path in paths])
+    return [[path, *_stat(named_file(path, root)[0])] for path in paths]
 
 
 def _files_below(folder: Path, root: str) -> list[str]:

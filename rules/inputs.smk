@@ -42,14 +42,16 @@ def convert_params(wildcards):
         exclude=dataset.exclude,
         on_unreadable=dataset.on_unreadable,
         ndim=CONFIG.ndim,
+        slices=dataset.slices,
+        mask_column=dataset.columns.mask,
         chunk=int(wildcards.chunk),
-        chunks=dataset.chunks,
+        chunks=chunks_of(CONFIG, wildcards.dataset),
     )
 
 
 def converted(wildcards):
     """The finished chunks of a data set."""
-    chunks = range(dataset_settings(wildcards.dataset).chunks)
+    chunks = range(chunks_of(CONFIG, wildcards.dataset))
     return [
         PATHS.dataset(wildcards.dataset, "converted", str(chunk), "index.parquet")
         for chunk in chunks

@@ -35,6 +35,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "convert.table",
         "convert.paths",
         "convert.rows",
+        "convert.slices",
         "convert.meaning",
         "convert.values",
         "methods",

@@ -23,7 +23,7 @@ from fewscans.convert.table import read_labels
 from fewscans.convert.unfold import unfold
 from fewscans.errors import UserError
 from fewscans.plan import expand
-from fewscans.rawdata import _fingerprint, check_config, fingerprint
+from fewscans.rawdata import _files, _fingerprint, check_config, fingerprint
 from fewscans.values import read_all
 
 
@@ -291,9 +291,11 @@ def test_the_workflow_checks_and_watches_folders(lab):
         lambda: next((lab / "a/p2").iterdir()).unlink(),
     ):
         _fingerprint.cache_clear()
+        _files.cache_clear()
         assert fingerprint(load(raw), "d") == made
         change()
         _fingerprint.cache_clear()
+        _files.cache_clear()
         assert fingerprint(load(raw), "d") != made
         made = fingerprint(load(raw), "d")
 

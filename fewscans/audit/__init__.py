@@ -90,6 +90,9 @@ def audit(
     found = Findings()
     note_files(found, scans, thumbnails.blank, thumbnails.constant)
     pairs = find_duplicates(scans, thumbnails, params.near_duplicate)
+    if "volume" in scans:  # neighbours in a volume look alike, and stay together anyway
+        volume = scans["volume"].to_numpy(object)
+        pairs = pairs[volume[pairs["a"]] != volume[pairs["b"]]].reset_index(drop=True)
     clusters = cluster_duplicates(len(scans), pairs)
     scans["group"] = make_groups(params.dataset, scans["patient"], clusters)
     scans["twin"] = find_twins(scans, clusters)

@@ -65,11 +65,12 @@ def find_contradictions(scans: pd.DataFrame, clusters: npt.NDArray[np.int64]) ->
     """What contradicts each scan's label, in words; "" where nothing does.
 
     A contradiction is two labels in one cluster of duplicates, or of one patient. All labels of the
-    cluster or of the patient are in doubt, since nothing says which is right.
+    cluster or of the patient are in doubt, since nothing says which is right. Slices that have labels of their own may
+    differ within a patient.
     """
     ok = (scans["status"] == "ok") & (scans["target"] != "")
     words = pd.Series("", index=scans.index, dtype=object)
-    by_patient = scans["patient"].where(ok)
+    by_patient = scans["patient"].where(ok & ~scans["own_label"].astype(bool))
     by_cluster = pd.Series(clusters, index=scans.index).where(ok)
     # Duplicates last: where both are true, the picture says more than the table.
     for unit, what in ((by_patient, "patient"), (by_cluster, "duplicate")):

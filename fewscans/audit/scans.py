@@ -5,6 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from fewscans.config.stages import AuditParams
+from fewscans.convert.paths import split_number
+from fewscans.convert.slices import split_slice
 from fewscans.convert.table import part_names
 
 NO_PATIENT = "scan:"  # in front of the key of a scan that nobody knows the patient of
@@ -29,8 +31,9 @@ def join_table(index: pd.DataFrame, table: pd.DataFrame, params: AuditParams) ->
     pandas.DataFrame
         `split` is train, val, test or "". A scan without a patient is one of its own, or of
         the folder that it was found in with others;
-        `known_patient` says so. A scan that the table does not name gets the status `not-in-table`:
-        whose it is, is not known, so it is left out.
+        `known_patient` says so. A scan that the table does not name gets the
+        status `not-in-table`: whose it is, is not known, so it is left out. `own_label` says that the
+        table names a slice itself, not its volume.
     """
     scans = index.sort_values("path", kind="stable", ignore_index=True)
     rows = table.set_index("path").reindex(scans["path"]).fillna("").astype(str)
@@ -47,8 +50,12 @@ def join_table(index: pd.DataFrame, table: pd.DataFrame, params: AuditParams) ->
     scans.loc[lost, "status"] = "not-in-table"
     scans.loc[lost, "reason"] = "the label table does not name this file"
     scans["known_patient"] = (scans["patient"] != "").to_numpy()
-    # Volumes of one folder or file are one patient's, whoever that is.
+    # Volumes of one folder or file are one patient's, whoever that is, and so are slices.
     sources = scans.get("source", scans["path"])
+    scans["own_label"] = False
+    if "volume" in scans:
+        scans["own_label"] = (scans["path"] != scans["volume"]) & (scans["path"] == sources)
+        sources = sources.map(lambda path: split_number(split_slice(path)[0])[0])
     first = scans.groupby(sources.to_numpy(), sort=False)["scan"].transform("first")
     scans.loc[~scans["known_patient"], "patient"] = NO_PATIENT + first
     # Only a table has attributes: folders of classes and .npz files do not.

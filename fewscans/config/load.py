@@ -122,7 +122,7 @@ def _keys(raw: Any, *path: str) -> list[str]:
 def _check_references(config: Config, raw: Mapping[str, Any], problems: Problems) -> None:
     """Note names that refer to nothing. What was written (`raw`) counts, valid or not."""
     for name, dataset in config.datasets.items():
-        _check_dataset(name, dataset, raw, problems)
+        _check_dataset(name, dataset, config.ndim, raw, problems)
     pools = {pool for dataset in config.datasets.values() for pool in dataset.pools}
     if config.datasets and all(name in pools for name in _keys(raw, "datasets")):
         problems.add("datasets", "all are pools of others; one must be evaluated.")
@@ -164,13 +164,25 @@ def _unfit(encoder: Any, backbone: str, ndim: int) -> str | None:
 
 
 def _check_dataset(
-    name: str, dataset: DatasetSettings, raw: Mapping[str, Any], problems: Problems
+    name: str, dataset: DatasetSettings, ndim: int, raw: Mapping[str, Any], problems: Problems
 ) -> None:
     place = f"datasets.{name}"
     given = [key for key in ("root", "npz", "phantom") if key in _keys(raw, "datasets", name)]
     if len(given) != 1:
         what = "none is" if not given else f"{' and '.join(given)} are"
         problems.add(place, f"give one of root, npz, phantom; {what} there.")
+    if dataset.slices is not None and ndim == 3:
+        problems.add(
+            f"{place}.slices",
+            "slices are images; write `ndim: 2` in the recipe, or leave them out.",
+        )
+    if dataset.slices is not None and dataset.phantom is not None:
+        problems.add(f"{place}.slices", "the generated cohort has no volumes; leave them out.")
+    if dataset.slices is not None and dataset.slices.crossing_mask and dataset.table is None:
+        problems.add(
+            f"{place}.slices.crossing_mask",
+            "masks are named in a `table`; give one with a column `mask`.",
+        )
     others = _keys(raw, "datasets")
     for pool in dataset.pools:
         if pool not in others:

@@ -13,6 +13,7 @@ from fewscans.config.augment import AugmentSettings, Modality
 from fewscans.config.base import Budget, Fraction, Name, Settings
 from fewscans.config.encoders import AnyEncoder
 from fewscans.config.recipe import RecipeSettings
+from fewscans.config.slices import SliceSettings
 from fewscans.config.tune import TuneSettings
 from fewscans.config.values import ValueTable
 
@@ -39,6 +40,8 @@ class Columns(Settings):
     """Official split, where there is one."""
     site: str = "site"
     """Hospital or scanner, where known."""
+    mask: str = "mask"
+    """Label map of the scan (a file below root, as `path`; empty = none). Never a feature."""
 
 
 class SplitNames(Settings):
@@ -94,6 +97,9 @@ class DatasetSettings(Settings):
     """`grouped`: stratified folds by group. `official`: the table's own split."""
     split_names: SplitNames = SplitNames()
     """What the official parts are called."""
+    slices: SliceSettings | None = None
+    """Make images of volumes: `{}` for all axial slices. Each is a scan, with label and patient of the volume; a row
+    may also name one slice (`p01.nii.gz#axial-12`)."""
     exclude: list[str] = []
     """Paths to leave out (exact, or a glob such as `scouts/*`)."""
     on_unreadable: Literal["leave-out", "stop"] = "leave-out"
@@ -106,8 +112,9 @@ class DatasetSettings(Settings):
     """Pearson correlation of 32 x 32 thumbnails from which two scans are near duplicates."""
     pools: list[Name] = []
     """Other data sets whose scans (never labels) join pretraining."""
-    chunks: int = Field(default=1, ge=1, le=1000)
-    """Convert in so many jobs; a scan's chunk is a hash of its path."""
+    chunks: int | None = Field(default=None, ge=1, le=1000)
+    """Convert in so many jobs; a scan's chunk is a hash of its path. Without it one, and twice as many whenever 2 GB of
+    files a job are passed."""
     source: str | None = None
     """Where the data set is to be had; shown when its folder is not there."""
     datasheet: dict[DatasheetField, str] = {}

@@ -66,8 +66,9 @@ class RecipeSettings(Settings):
     spacing_mm: Millimetres | list[Millimetres] | None = None
     """Resample to this spacing, or one for each axis ([depth,] height, width). The middle is then cropped or padded to
     `size`: what is longer is cut off. Scans without spacing are refused. Without it, scans are scaled to `size`."""
-    foreground: bool = False
-    """Crop to the foreground first: the largest connected part above Otsu's threshold (bright on dark)."""
+    foreground: bool | Literal["mask"] = False
+    """Crop to the foreground first: the largest connected part above Otsu's threshold (bright on dark), or what the
+    scan's `mask` labels."""
     margin: Fraction = 0.05
     """Around the foreground's box, as a share of its sides."""
     n4: int | None = Field(default=None, ge=1, le=16)

@@ -23,6 +23,7 @@ from fewscans.config.models import (
     SplitNames,
 )
 from fewscans.config.recipe import RecipeSettings
+from fewscans.config.slices import SliceSettings
 from fewscans.config.tune import TunedArm
 from fewscans.config.values import ValueTable
 
@@ -46,10 +47,19 @@ class ConvertParams(Settings):
     """What to do about a file that cannot be read."""
     ndim: Literal[2, 3] = 2
     """Axes of space of what is kept: images or volumes."""
+    slices: SliceSettings | None = None
+    """Which slices of volumes are the scans, where `ndim` is 2; without it scans are images."""
+    mask_column: str | None = None
+    """Column of the table with masks, where it has one."""
     chunk: int = 0
     """This chunk, from 0."""
     chunks: int = 1
     """Number of chunks."""
+
+    @property
+    def read_ndim(self) -> int:
+        """Axes of space of what is read: volumes where slices are cut."""
+        return 3 if self.slices is not None else self.ndim
 
 
 class ExportParams(Settings):

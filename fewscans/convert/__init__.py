@@ -80,11 +80,17 @@ class Scan:
         Along each axis of space; empty where the file does not say (never guessed).
     meta : Meta
         Kind, colour mode, bits, and the way to physical values.
+    affine : [4, 4] or None
+        From (x, y, z), the last axes of `array` backwards, to RAS in mm; None for images, and where nobody says.
+    mask : the axes of space, unsigned, or None
+        Its label map, where the data set has one; 0 is nothing.
     """
 
     array: npt.NDArray[np.generic]
     spacing_mm: tuple[float, ...]
     meta: Meta
+    affine: npt.NDArray[np.float64] | None = None
+    mask: npt.NDArray[np.unsignedinteger] | None = None
 
     def physical(self) -> npt.NDArray[np.float32]:
         """The array as float32: HU or whatever else the file's unit is."""

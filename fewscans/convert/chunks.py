@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,16 +14,25 @@ import pandas as pd
 
 from fewscans.config.stages import ConvertParams
 from fewscans.contracts import COLUMNS, read_metadata, read_table, write_table
-from fewscans.convert import Scan, Unreadable, log, to_physical
+from fewscans.convert import log, to_physical
 from fewscans.convert.paths import shown
-from fewscans.convert.sources import Source, in_chunk, list_scans, open_reader
+from fewscans.convert.record import pixel_digest, record
+from fewscans.convert.sources import in_chunk, list_scans, open_reader
 from fewscans.convert.unfold import unfold
 from fewscans.errors import UserError
-from fewscans.files import atomic, sha256_file
+from fewscans.files import atomic, write_json
 
-INDEX, PIXELS = "index.parquet", "pixels.bin"
-# Values that are looked at in one go.
-_BLOCK = 2**20
+__all__ = [
+    "INDEX",
+    "PIXELS",
+    "pixel_digest",
+    "read_converted",
+    "read_mask",
+    "read_pixels",
+    "write_chunk",
+]
+
+INDEX, PIXELS, COUNTS = "index.parquet", "pixels.bin", "counts.json"
 
 
 def write_chunk(params: ConvertParams, out: str | os.PathLike[str]) -> dict[str, Any]:
@@ -52,103 +60,26 @@ def write_chunk(params: ConvertParams, out: str | os.PathLike[str]) -> dict[str,
     ):
         rows, beside = [], set()
         for named, source in ((one, scan) for one in sources for scan in unfold(one, params)):
-            rows.append({**_convert(source, reader, pixels), "source": named.path})
+            for row in record(source, reader, params, pixels):
+                # Of a slice that the table names: its row, not that of its volume.
+                own = row["path"].removeprefix(row["volume"]) if named.slices else ""
+                rows.append({**row, "source": f"{named.path}{own}"})
             beside |= {source.path} if source.beside else set()
         _check_readable(rows, params, beside, whole=len(sources) == len(everything))
         n_bytes = pixels.tell()
-    frame = pd.DataFrame(rows, columns=[*COLUMNS["index"], "note", "source"])
-    write_table(out / INDEX, "index", frame, dataset=params.dataset, pixels_bytes=n_bytes)
-    return _summary(frame, out)
-
-
-def _convert(source: Source, reader: Callable[[Source], Scan], pixels: BinaryIO) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "scan": source.scan,
-        "path": source.path,
-        "format": "",
-        "mode": "",
-        "shape": [],
-        "spacing_mm": [],
-        "channels": 0,
-        "bits": 0,
-        "dtype": "",
-        "offset": -1,
-        "scale": 1.0,
-        "intercept": 0.0,
-        "unit": "",
-        "mean": None,
-        "sha256": _file_digest(source),
-        "pixel_sha256": "",
-        "status": "ok",
-        "reason": "",
-        "note": "",
-    }
-    try:
-        scan = reader(source)
-    except Unreadable as error:
-        log.warning("%r: %s: %s", source.path, error.status, error.reason)
-        return {**row, "status": error.status, "reason": error.reason, "format": error.format}
-    data = np.ascontiguousarray(scan.array.astype(scan.array.dtype.newbyteorder("<"), copy=False))
-    meta = scan.meta
-    digest, mean = _digest_and_mean(scan.array, meta.scale, meta.intercept)
-    row.update(
-        format=meta.format,
-        mode=meta.mode,
-        shape=list(scan.array.shape[1:]),
-        channels=scan.array.shape[0],
-        spacing_mm=list(scan.spacing_mm),
-        bits=meta.bits,
-        dtype=scan.array.dtype.name,
-        offset=pixels.tell(),
-        scale=meta.scale,
-        intercept=meta.intercept,
-        unit=meta.unit,
-        note="; ".join(meta.notes),
-        mean=mean,
-        pixel_sha256=digest,
+    columns = [*COLUMNS["index"], "note", "source"]
+    columns += ["volume"] if params.slices is not None else []
+    columns += (
+        ["mask_offset", "mask_dtype", "mask_labels"] if any(one.mask for one in everything) else []
     )
-    if not row["sha256"]:
-        row["sha256"] = hashlib.sha256(data.data).hexdigest()
-    pixels.write(data.data)
-    return row
-
-
-def _file_digest(source: Source) -> str:
-    """SHA-256 of the file's bytes; empty where it has none of its own, or cannot be opened.
-
-    Of a scan of several files: over their digests, in an order that no name decides.
-    """
-    try:
-        if len(source.files) > 1:
-            digests = sorted(sha256_file(file) for file in source.files)
-            return hashlib.sha256("".join(digests).encode()).hexdigest()
-        return sha256_file(source.file) if source.file is not None and source.file.is_file() else ""
-    except OSError:
-        return ""
-
-
-def pixel_digest(physical: npt.NDArray[np.float32]) -> str:
-    """SHA-256 over shape and physical values: equal for the same pixels, however they were stored.
-
-    A gray image saved as RGB, a DICOM file with another slope or MONOCHROME1, a PNG and its BMP all
-    agree.
-    """
-    return _digest_and_mean(physical, 1.0, 0.0)[0]
-
-
-def _digest_and_mean(
-    array: npt.NDArray[np.generic], scale: float, intercept: float
-) -> tuple[str, float]:
-    """(digest, mean) of physical values, a block at a time: a volume as float32 would be twice itself."""
-    made = hashlib.sha256(repr(array.shape).encode())
-    flat = np.ascontiguousarray(array).reshape(-1)
-    total = 0.0
-    for start in range(0, flat.size, _BLOCK):
-        block = to_physical(flat[start : start + _BLOCK], scale, intercept)
-        total += float(block.sum(dtype=np.float64))
-        # + 0.0 turns -0.0 into 0.0, which is the same value but other bytes.
-        made.update((block + np.float32(0)).astype("<f4", copy=False).data)
-    return made.hexdigest(), total / flat.size
+    frame = pd.DataFrame(rows, columns=columns)
+    write_table(out / INDEX, "index", frame, dataset=params.dataset, pixels_bytes=n_bytes)
+    if params.read_ndim == 3 or params.table is None:  # else a row of the table is a scan
+        used = frame.loc[frame["status"] == "ok", "source"]
+        rule = params.slices and params.slices.model_dump()
+        facts = {"scans": len(used), "sources": int(used.nunique()), "slices": rule}
+        write_json(out / COUNTS, facts)
+    return _summary(frame, out)
 
 
 def _check_readable(
@@ -230,6 +161,17 @@ def _read_index(folder: Path) -> tuple[pd.DataFrame, int]:
         raise UserError(
             f"{path}: cannot be read ({error}). Remove the folder and convert again."
         ) from None
+
+
+def read_mask(row: Any) -> npt.NDArray[np.unsignedinteger] | None:
+    """Label map [(D,) H, W] of a row of `read_converted` as a mapping; None where it has none."""
+    if int(row.get("mask_offset", -1)) < 0:
+        return None
+    shape = tuple(int(n) for n in row["shape"])
+    dtype = np.dtype(row["mask_dtype"]).newbyteorder("<")
+    path = Path(row["folder"]) / PIXELS
+    flat = np.fromfile(path, dtype, count=int(np.prod(shape)), offset=int(row["mask_offset"]))
+    return flat.reshape(shape)
 
 
 def read_pixels(row: Any) -> npt.NDArray[np.float32]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fewscans.convert import paths as path_rules
 from fewscans.convert.rows import Row
+from fewscans.convert.slices import split_slice
 from fewscans.errors import Problems, did_you_mean
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def _columns_in(
     """Ours -> theirs for columns that are there; one that is needed or was named must be."""
     found = {}
     default = type(columns)()
-    for ours in ("path", "label", "patient", "split", "site"):
+    for ours in ("path", "label", "patient", "split", "site", "mask"):
         theirs = getattr(columns, ours)
         if theirs is None:
             continue
@@ -224,6 +225,10 @@ def _patients_by_class(rows: Iterable[Mapping[str, str]]) -> dict[str, set[tuple
     classes: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for row in rows:
         if row["label"]:
-            whose = ("patient", row["patient"]) if row["patient"] else ("scan", row["path"])
+            whose = (
+                ("patient", row["patient"])
+                if row["patient"]
+                else ("scan", split_slice(row["path"])[0])
+            )
             classes[row["label"]].add(whose)
     return dict(sorted(classes.items()))

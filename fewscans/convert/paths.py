@@ -11,6 +11,7 @@ from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
 from fewscans.convert import sniff
+from fewscans.convert.slices import split_slice
 from fewscans.errors import Problems
 
 # Of each kind of problem so many are named, the rest counted.
@@ -32,7 +33,13 @@ def split_number(path: str) -> tuple[str, int]:
 
 
 def named_file(path: str, root: Path) -> tuple[Path, int]:
-    """(file or folder that `path` names below `root`, number after its '#'); the path as it stands goes first."""
+    """(file or folder that `path` names below `root`, number after its '#'); the path as it stands goes first.
+
+    Of the path of a slice: those of its volume.
+    """
+    volume = split_slice(path)[0]
+    if volume != path and not (root / path).exists():
+        path = volume
     base, number = split_number(path)
     if number and not (root / path).exists():
         return root / base, number
@@ -40,14 +47,20 @@ def named_file(path: str, root: Path) -> tuple[Path, int]:
 
 
 def row_of(path: str, rows: Container[str]) -> str | None:
-    """Which of the paths of a table names the scan `path`: itself, its file or folder, or a folder above; or None.
+    """Which of the paths of a table names the scan `path`: itself, its volume, file or folder, one above; or None.
 
     A row that names a folder is about every scan in it.
     """
     while path and path not in rows:
-        base, number = split_number(path)
-        path = base if number else posixpath.dirname(path)
+        path = _above(path)
     return path or None
+
+
+def _above(path: str) -> str:
+    """Volume of a slice, folder or file of a numbered volume, folder of a file; "" above all."""
+    volume, _, number = split_slice(path)
+    base, also = split_number(path)
+    return volume if number else base if also else posixpath.dirname(path)
 
 
 def scan_key(dataset: str, path: str) -> str:
@@ -121,6 +134,26 @@ def normal_paths(paths: Iterable[str], problems: Problems, place: str) -> list[s
     return normal
 
 
+def normal_masks(
+    cells: Iterable[tuple[str, str]], problems: Problems, place: str
+) -> list[tuple[str, str]]:
+    """Normal forms of (path of a scan, path of its mask), where both are given; masks that are refused are problems."""
+    found, refused = [], []
+    for path, mask in cells:
+        try:
+            known = normal_path(path)
+        except ValueError:  # told with the paths of scans
+            continue
+        if mask:
+            try:
+                found.append((known, normal_path(mask)))
+            except ValueError as error:
+                refused.append(f"{mask} ({error})")
+    if refused:
+        problems.add(place, f"{count(refused, 'mask')} cannot be meant:{shown(refused)}")
+    return found
+
+
 def apply_exclude(
     paths: Sequence[str], patterns: Sequence[str], problems: Problems, place: str
 ) -> list[str]:
@@ -183,12 +216,7 @@ def check_files(
 def check_apart(paths: Sequence[str], problems: Problems, place: str) -> None:
     """No path lies in a folder that is named as well, nor is one volume of it; those that do become a problem."""
     named = set(paths)
-    above = {path: split_number(path)[0] for path in paths}
-    twice = [
-        path
-        for path in paths
-        if row_of(above[path] if above[path] != path else posixpath.dirname(path), named)
-    ]
+    twice = [path for path in paths if row_of(_above(path), named)]
     if twice:
         problems.add(
             place,

@@ -28,7 +28,7 @@ from fewscans.convert.frames import Frame, read_frames
 from fewscans.convert.mosaic import cut_tile
 from fewscans.convert.series import Volume, find_volumes
 from fewscans.convert.stack import Stack, arrange, make_even, move_plane
-from fewscans.convert.volume import to_ras
+from fewscans.convert.volume import to_ras, turned_affine
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -59,6 +59,7 @@ def read_series(volume: Volume) -> Scan:
         voxels = make_even(voxels, stack.at_mm)
     between_rows, between_columns = stack.places[0][0].spacing_mm
     zooms = (between_columns, between_rows, round(stack.step_mm, 6))  # a nanometre is rounding
+    affine = turned_affine(voxels.shape[:0:-1], stack.affine)
     turned, spacing, how = to_ras(voxels.transpose(3, 2, 1, 0), stack.affine, zooms)
     array, not_finite = make_finite(np.ascontiguousarray(turned.transpose(3, 2, 1, 0)))
     notes = [
@@ -71,7 +72,7 @@ def read_series(volume: Volume) -> Scan:
         *not_finite,
     ]
     meta = replace(meta, notes=tuple(dict.fromkeys(notes)))
-    return Scan(join_equal_channels(array), spacing, meta)
+    return Scan(join_equal_channels(array), spacing, meta, affine)
 
 
 def read_one_volume(path: Path, kind: str) -> Scan:

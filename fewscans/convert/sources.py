@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fewscans.config.stages import ConvertParams
 from fewscans.convert import Scan, Unreadable, in_words, paths, read
 from fewscans.convert.rows import read_rows
+from fewscans.convert.slices import split_slice
 from fewscans.errors import Problems, UserError
 
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ class Source:
         Why it is not to be read, where that is known already.
     beside : bool
         Whether it only lies beside volumes, in a folder that was named: a localiser stops no run.
+    slices : tuple of (plane, number)
+        Those that the table names of this volume; without any the rule of the data set takes them.
+    mask : Path or None
+        Its label map.
     """
 
     scan: str
@@ -49,6 +54,8 @@ class Source:
     volume: Volume | None = None
     problem: Unreadable | None = None
     beside: bool = False
+    slices: tuple[tuple[str, int], ...] = ()
+    mask: Path | None = None
 
 
 def list_scans(params: ConvertParams) -> list[Source]:
@@ -72,28 +79,56 @@ def list_scans(params: ConvertParams) -> list[Source]:
         rows = read_rows(params.table, [params.path_column])
         given = [row[params.path_column] for row in rows]
     else:
-        given = paths.walk_classes(root, params.ndim)
+        given = paths.walk_classes(root, params.read_ndim)
     normal = paths.normal_paths(given, problems, "table" if params.table else "root")
     found = list(dict.fromkeys(path for path in normal if path is not None))
     kept = paths.apply_exclude(found, params.exclude, problems, "convert")
     if not kept:
         problems.add("root", f"no scan is left below {root}.")
     place = "table" if params.table else "root"
-    paths.check_files(kept, root, problems, place, folders=params.ndim == 3)
-    if params.table is not None and params.ndim == 3:
+    masks = _masks(params, set(kept), problems)
+    paths.check_files(kept, root, problems, place, folders=params.read_ndim == 3)
+    if params.table is not None and params.read_ndim == 3:
         paths.check_apart(kept, problems, place)
     problems.raise_if_any()
-    return [
-        Source(paths.scan_key(params.dataset, path), path, *paths.named_file(path, root))
-        for path in sorted(kept)
-    ]
+    made = []
+    for path, numbers in _by_volume(kept, params).items():
+        key, masked = paths.scan_key(params.dataset, path), masks.get(path)
+        named = Source(key, path, *paths.named_file(path, root), slices=numbers)
+        made.append(replace(named, mask=root / masked if masked else None))
+    return made
+
+
+def _by_volume(kept: list[str], params: ConvertParams) -> dict[str, tuple[tuple[str, int], ...]]:
+    """Path of each source, sorted -> the slices of it that are named."""
+    found: dict[str, list[tuple[str, int]]] = {}
+    for path in sorted(kept):
+        volume, plane, number = split_slice(path) if params.slices is not None else (path, "", 0)
+        found.setdefault(volume, []).extend([(plane, number)] if plane else [])
+    return {path: tuple(sorted(numbers)) for path, numbers in sorted(found.items())}
+
+
+def _masks(params: ConvertParams, kept: set[str], problems: Problems) -> dict[str, str]:
+    """Path of a source -> that of its mask, from the table; empty cells are left out."""
+    if params.table is None or params.mask_column is None:
+        return {}
+    rows = read_rows(params.table)
+    if not rows or params.mask_column not in rows[0]:
+        return {}
+    found: dict[str, str] = {}
+    cells = [(row[params.path_column], row[params.mask_column].strip()) for row in rows]
+    for path, mask in paths.normal_masks(cells, problems, "table"):
+        if path in kept:
+            found[split_slice(path)[0] if params.slices is not None else path] = mask
+    paths.check_files(sorted(set(found.values())), Path(str(params.root)), problems, "table")
+    return found
 
 
 def _list_npz(params: ConvertParams, problems: Problems) -> list[Source]:
     from fewscans.convert.npz import read_members, row_path
 
     found = []
-    for key, member in read_members(str(params.npz), params.ndim).items():
+    for key, member in read_members(str(params.npz), params.read_ndim).items():
         part, _, what = key.partition("_")
         if what == "images":
             found += [row_path(part, number) for number in range(member.shape[0])]
@@ -111,11 +146,11 @@ def in_chunk(sources: list[Source], chunk: int, chunks: int) -> list[Source]:
 def open_reader(params: ConvertParams) -> Iterator[Callable[[Source], Scan]]:
     """Yield the function that reads a source; an .npz stays open as long."""
     if params.npz is None:
-        yield lambda source: _read(source, params.ndim)
+        yield lambda source: _read(source, params.read_ndim)
         return
     from fewscans.convert.npz import NpzReader
 
-    reader = NpzReader(params.npz, params.ndim)
+    reader = NpzReader(params.npz, params.read_ndim)
     try:
         yield lambda source: reader.read(*_part_and_number(source.path))
     finally:
@@ -123,6 +158,15 @@ def open_reader(params: ConvertParams) -> Iterator[Callable[[Source], Scan]]:
 
 
 def _read(source: Source, ndim: int) -> Scan:
+    scan = _read_pixels(source, ndim)
+    if source.mask is None:
+        return scan
+    from fewscans.convert.masks import with_mask
+
+    return with_mask(scan, source.mask, ndim)
+
+
+def _read_pixels(source: Source, ndim: int) -> Scan:
     if source.problem is not None:
         raise source.problem
     if source.volume is not None:

@@ -42,7 +42,9 @@ def read_labels(params: AuditParams, index: pd.DataFrame) -> pd.DataFrame:
     problems = Problems(f"data set {params.dataset}")
     attributes = params.attributes if params.table else []
     official = params.split == "official" and not params.pool
-    rows, columns = _rows_of(params.table, params.npz, index["path"].tolist(), params.columns)
+    # Without a table the class is that of the volume, not of the slice.
+    volumes = index.get("volume", index["path"])
+    rows, columns = _rows_of(params.table, params.npz, volumes.drop_duplicates(), params.columns)
     made = label_rows(
         rows,
         columns,
@@ -53,7 +55,7 @@ def read_labels(params: AuditParams, index: pd.DataFrame) -> pd.DataFrame:
         labelled=not params.pool,
     )
     by_path = {row["path"]: row for row in made}
-    sources = index.get("source", index["path"]) if params.table else index["path"]
+    sources = index.get("source", index["path"]) if params.table else volumes
     there = set(sources)
     made = [row for row in made if row["path"] in there]  # the others are excluded
     named = zip(index["path"], sources, strict=True)
@@ -132,6 +134,7 @@ def check_dataset(
         Axes of space that scans must have; an .npz tells them before it is unpacked.
     """
     place = f"datasets.{name}"
+    ndim = 3 if dataset.slices is not None else ndim  # slices are cut from volumes
     if dataset.phantom is not None or not _check_there(dataset, where, problems, place):
         return []
     root = Path(where.root or ".")
@@ -164,6 +167,7 @@ def check_dataset(
         path_rules.check_files(named, root, problems, place, folders=ndim == 3)
         if where.table and ndim == 3:
             path_rules.check_apart(named, problems, place)
+        _check_masks(dataset, made, root, problems, place)
     if made and not pool:
         check_meaning(
             made,
@@ -178,6 +182,20 @@ def check_dataset(
         }
         check_counts(made, training if official else None, folds, budgets, problems, place)
     return made
+
+
+def _check_masks(
+    dataset: DatasetSettings, rows: Iterable[Row], root: Path, problems: Problems, place: str
+) -> None:
+    cells = [(row["path"], row.get("mask", "")) for row in rows]
+    masks = path_rules.normal_masks(cells, problems, f"{place}.columns.mask")
+    named = sorted({mask for _, mask in masks})
+    path_rules.check_files(named, root, problems, f"{place}.columns.mask")
+    if dataset.slices is not None and dataset.slices.crossing_mask and not masks:
+        problems.add(
+            f"{place}.slices.crossing_mask",
+            f"no row of the table names a mask (column '{dataset.columns.mask}').",
+        )
 
 
 def _check_there(dataset: DatasetSettings, where: Place, problems: Problems, place: str) -> bool:

@@ -22,14 +22,18 @@ def unfold(source: Source, params: ConvertParams) -> list[Source]:
     folder has several, they are ``NAME#1``, ``NAME#2``, ... in the order of `find_volumes`. What is no part of a volume
     is listed by its own path, with the reason.
     """
-    if params.ndim == 2 or source.file is None or params.root is None:
+    if params.read_ndim == 2 or source.file is None or params.root is None:
         return [source]
     folder = source.file.is_dir()
     if not folder and not paths.is_dicom(source.file):
         return [source]
     found = list(_found(source, Path(params.root), params, folder))
     if source.number:
-        return [_chosen(source, found)]
+        found = [_chosen(source, found)]
+    found = [
+        one if one.volume is None else replace(one, slices=source.slices, mask=source.mask)
+        for one in found
+    ]
     return found or [_with(source, source.path, Unreadable("a folder with nothing to read"))]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fewscans.convert import Meta, Scan, Unreadable, check_size, join_equal_channels, make_finite
 
@@ -55,7 +56,8 @@ def read_volume(path: Path, kind: str) -> Scan:
     voxels, more = make_finite(voxels)
     notes = (*notes, *more, *turned)
     meta = Meta(kind, mode, 8 * voxels.dtype.itemsize, float(slope), float(intercept), notes=notes)
-    return Scan(join_equal_channels(voxels), spacing, meta)
+    affine = turned_affine(stored.shape, image.affine, unit) if spacing else None
+    return Scan(join_equal_channels(voxels), spacing, meta, affine)
 
 
 def to_ras(
@@ -80,6 +82,18 @@ def to_ras(
     codes = "".join(nib.orientations.aff2axcodes(affine))
     notes = () if codes == "RAS" else (f"turned from {codes} to RAS",)
     return nib.orientations.apply_orientation(array, turn), spacing, notes
+
+
+def turned_affine(
+    shape: Sequence[int], affine: np.ndarray, unit_mm: float = 1.0
+) -> npt.NDArray[np.float64]:
+    """From voxels of the array that `to_ras` makes of one of `shape` and `affine` to RAS in mm."""
+    import nibabel as nib
+
+    turn = nib.orientations.io_orientation(affine)
+    made = np.asarray(affine, dtype=float) @ nib.orientations.inv_ornt_aff(turn, shape[:3])
+    made[:3] *= unit_mm
+    return made
 
 
 def _open(path: Path) -> Any:

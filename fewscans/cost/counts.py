@@ -1,23 +1,27 @@
-"""How many scans and patients a data set has, before anything is converted: from its table, cohort or archive.
+"""How many scans and patients a data set has: from its table, cohort or archive, and from what was converted.
 
-Read while the workflow is parsed, so it is cheap: a table is read once, no file of a scan is opened. What cannot be
-known cheaply is None, and then nothing is made up.
+Read while the workflow is parsed, so it is cheap: a table is read once, no file of a scan is opened. How many volumes a
+folder holds, and how many slices are taken of a volume, is known once they are converted; until then a folder counts as
+one volume, and slices are counted where the rule tells their number. What cannot be known cheaply is None, and then
+nothing is made up.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import os
 import zipfile
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import lru_cache
+from pathlib import Path
 
 from fewscans.config import Config
 from fewscans.config.models import DatasetSettings
 from fewscans.convert.rows import Row, read_rows
 from fewscans.errors import UserError
-from fewscans.rawdata import Place, resolve
+from fewscans.rawdata import Place, chunks_of, resolve
 
 # Mean of the generated cohort, planted copies included; until its table stands.
 IMAGES_PER_PATIENT = 2.44
@@ -52,6 +56,46 @@ class Counts:
 
 def count(config: Config, name: str) -> Counts | None:
     """Counts of the data set `name`; None where they cannot be had without walking through its files."""
+    listed, found = _listed(config, name), _converted(config, name)
+    slices = config.datasets[name].slices
+    if found is not None and found[1]:
+        scans, sources = found
+        if listed is None:
+            return Counts(scans, sources)
+        if scans == sources and slices is None:
+            return listed
+        return _several(listed, scans / sources)
+    if listed is None or slices is None:
+        return listed
+    # Not more than this; fewer where volumes are shorter, or no slice crosses a mask.
+    return _several(listed, slices.central) if slices.central is not None else None
+
+
+def _several(listed: Counts, each: float) -> Counts:
+    """Counts where each row of the table is about `each` scans on average."""
+    tested = None if listed.tested is None else round(listed.tested * each)
+    return Counts(round(listed.scans * each), listed.patients, tested)
+
+
+def _converted(config: Config, name: str) -> tuple[int, int] | None:
+    """(scans, what they were listed as) of all chunks, where the last conversion left that and had the same slices."""
+    slices = config.datasets[name].slices
+    rule = None if slices is None else slices.model_dump()
+    folder = Path(config.work, name, "converted")
+    scans, sources = 0, 0
+    for chunk in range(chunks_of(config, name)):
+        try:
+            facts = json.loads((folder / str(chunk) / "counts.json").read_text(encoding="utf-8"))
+            if facts["slices"] != rule:
+                return None
+            scans, sources = scans + facts["scans"], sources + facts["sources"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+    return scans, sources
+
+
+def _listed(config: Config, name: str) -> Counts | None:
+    """Counts of what a table, cohort or archive lists: files, folders and volumes before they are taken apart."""
     dataset, place = config.datasets[name], resolve(config, name)
     if dataset.phantom is not None:
         made = _of_table(place, dataset)

@@ -8,6 +8,7 @@ from fewscans.config.encoders import PretrainSettings
 from fewscans.cost import sizes
 from fewscans.cost.work import ASSUMED, Work
 from fewscans.plan import Plan
+from fewscans.rawdata import chunks_of
 
 
 class Footprint:
@@ -61,7 +62,7 @@ class Footprint:
         if rule == "phantom":
             mb, files = 0.018 * n, n + 3
         elif rule == "convert":
-            chunks = self.plan.config.datasets[dataset].chunks
+            chunks = chunks_of(self.plan.config, dataset)
             phantom = self.plan.config.datasets[dataset].phantom is not None
             mb, files = n / chunks * (0.021 if phantom else sizes.NATIVE_MB), 4
         elif rule == "export":

@@ -224,7 +224,8 @@ class _Sample:
         chunks = 1 if n else max(1, (counts.scans if counts else SAMPLE) // SAMPLE)
         convert = ConvertParams(
             dataset=self.name, root=root, table=table, npz=npz, path_column=self.dataset.columns.path,
-            exclude=self.dataset.exclude, chunks=chunks,
+            exclude=self.dataset.exclude, ndim=self.plan.config.ndim, slices=self.dataset.slices,
+            mask_column=self.dataset.columns.mask, chunks=chunks,
         )  # fmt: skip
         seconds = self._run("convert", convert, "--out", converted)
         if seconds is None:

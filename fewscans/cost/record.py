@@ -9,6 +9,7 @@ from fewscans.cost import history
 from fewscans.cost.history import Job
 from fewscans.cost.model import Model
 from fewscans.plan import Paths, Plan
+from fewscans.rawdata import chunks_of
 
 
 def remember(plan: Plan, since: float) -> int:
@@ -35,7 +36,7 @@ def jobs(model: Model) -> Iterator[Job]:
     for name, dataset in config.datasets.items():
         if dataset.phantom is not None:
             yield job("phantom", f"phantom/{name}.tsv", "", "", name)
-        for chunk in range(dataset.chunks):
+        for chunk in range(chunks_of(config, name)):
             yield job("convert", f"convert/{name}.{chunk}.tsv", "", "", name)
         for rule in ("audit", "folds", "budgets"):
             yield job(rule, f"{rule}/{name}.tsv", "", "", name)

@@ -18,6 +18,7 @@ from fewscans.cost.calibration import Machine, Step, What
 from fewscans.cost.counts import Counts, count
 from fewscans.plan import Plan
 from fewscans.protocols import NEEDS
+from fewscans.rawdata import chunks_of
 
 # Where data are not counted yet, seconds are unknown; memory and disk are of so many scans.
 ASSUMED = Counts(2000, 1000)
@@ -110,7 +111,7 @@ class Work:
         return start + rate * counts.scans / self._chunks(rule, dataset), True
 
     def _chunks(self, rule: str, dataset: str) -> int:
-        return self.config.datasets[dataset].chunks if rule == "convert" else 1
+        return chunks_of(self.config, dataset) if rule == "convert" else 1
 
     def _pretrain(
         self, machine: Machine, name: str, recipe: str, dataset: str

@@ -59,6 +59,13 @@ def check_scans(kept: pd.DataFrame, params: NormaliseParams) -> None:
         _warn(
             kept[~is_hu], f"`window_hu` {low:g} to {high:g} is taken in their stored values", params
         )
+    if recipe.foreground == "mask":
+        refuse(
+            kept["mask_labels"] == 0 if "mask_labels" in kept else pd.Series(True, kept.index),
+            "foreground",
+            "have no mask with a label. Take `foreground: true`, give them a `mask` in the table, or list them in "
+            "`exclude`:",
+        )
     problems.raise_if_any()
 
 

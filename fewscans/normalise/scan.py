@@ -32,16 +32,19 @@ class Normalised(NamedTuple):
 
 
 def normalise_scan(
-    image: npt.NDArray[np.floating], spacing_mm: Sequence[float], recipe: RecipeSettings
+    image: npt.NDArray[np.floating],
+    spacing_mm: Sequence[float],
+    recipe: RecipeSettings,
+    labels: npt.NDArray[np.unsignedinteger] | None = None,
 ) -> Normalised:
-    """`image` [C, *axes] in physical units, by all steps of `recipe`.
+    """`image` [C, *axes] in physical units, by all steps of `recipe`; `labels` [*axes] are its mask.
 
     Raises
     ------
     ValueError
-        The recipe has `spacing_mm`, the image none.
+        The recipe has `spacing_mm`, the image none; or it crops to a mask, and there is none, or an empty one.
     """
-    ready, mask, box = _prepared(match_channels(image, recipe.channels), recipe)
+    ready, mask, box = _prepared(match_channels(image, recipe.channels), recipe, labels)
     low, high = intensity_range(ready, recipe, mask if recipe.within == "foreground" else None)
     resized, spacing = _resampled(ready, spacing_mm, recipe)
     if low == high:
@@ -60,16 +63,25 @@ def normalise_scan(
 
 
 def _prepared(
-    image: npt.NDArray[np.float64], recipe: RecipeSettings
+    image: npt.NDArray[np.float64],
+    recipe: RecipeSettings,
+    labels: npt.NDArray[np.unsignedinteger] | None,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_] | None, Box | None]:
     """(image after `n4` and `foreground`, mask of its foreground where a step wants one, box)."""
     if recipe.n4 is None and not recipe.foreground and recipe.within == "scan":
         return image, None, None
-    ct = recipe.normalise == "window"
-    mask = foreground_mask(gray := match_channels(image, 1)[0], ct)
+    ct, masked = recipe.normalise == "window", recipe.foreground == "mask"
     if recipe.n4 is not None:
-        image = correct_bias(image, gray, mask, recipe.n4)
-        mask = foreground_mask(match_channels(image, 1)[0], ct)
+        # The field is that of the whole body, whatever is cropped to.
+        gray = match_channels(image, 1)[0]
+        image = correct_bias(image, gray, foreground_mask(gray, ct), recipe.n4)
+    if masked and (labels is None or not labels.any()):
+        raise ValueError("a mask is to be cropped to, and there is none, or an empty one")
+    mask = (
+        labels > 0
+        if masked and labels is not None
+        else foreground_mask(match_channels(image, 1)[0], ct)
+    )
     if not recipe.foreground:
         return image, mask, None
     box = box_of(mask, recipe.margin)

@@ -15,7 +15,7 @@ from fewscans.config.recipe import RecipeSettings
 from fewscans.config.stages import NormaliseParams
 from fewscans.contracts import COLUMNS, write_table
 from fewscans.convert import log
-from fewscans.convert.chunks import read_converted
+from fewscans.convert.chunks import read_converted, read_mask
 from fewscans.errors import UserError
 from fewscans.files import atomic, digest, write_json
 from fewscans.normalise.fitness import check_scans
@@ -86,7 +86,8 @@ def _fill(
     steps = _STEPS[voxels.dtype.name]
     rows = []
     for number, row in enumerate(kept.to_dict("records")):
-        made = normalise_scan(read_pixels(row), list(row["spacing_mm"]), recipe)
+        labels = read_mask(row) if recipe.foreground == "mask" else None
+        made = normalise_scan(read_pixels(row), list(row["spacing_mm"]), recipe, labels)
         voxels[number] = np.rint(made.x * steps)
         low, high = made.bounds
         rows.append(

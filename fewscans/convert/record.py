@@ -1,0 +1,160 @@
+"""From a source to rows of the index, and its pixels to ``pixels.bin``: one scan, or the slices of one volume."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from fewscans.config.stages import ConvertParams
+from fewscans.convert import Scan, Unreadable, log, paths, slices, to_physical
+from fewscans.convert.sources import Source
+from fewscans.files import sha256_file
+
+# Values that are looked at in one go.
+_BLOCK = 2**20
+
+
+def record(
+    source: Source, reader: Callable[[Source], Scan], params: ConvertParams, pixels: BinaryIO
+) -> Iterator[dict[str, Any]]:
+    """Rows of the scans that `source` gives, in order; their pixels and masks are appended to `pixels`.
+
+    The source is decoded once. What cannot be used is a row with the reason.
+    """
+    blank = _blank(source)
+    try:
+        scan = reader(source)
+        parts = _slices(source, scan, params) if params.slices is not None else [(source.path, scan)]  # fmt: skip
+    except Unreadable as error:
+        log.warning("%r: %s: %s", source.path, error.status, error.reason)
+        yield {**blank, "status": error.status, "reason": error.reason, "format": error.format}
+        return
+    for path, part in parts:
+        named = {"path": path, "scan": paths.scan_key(params.dataset, path)} if path != source.path else {}  # fmt: skip
+        if isinstance(part, Unreadable):
+            log.warning("%r: %s: %s", path, part.status, part.reason)
+            yield {**blank, **named, "status": part.status, "reason": part.reason}
+        else:
+            yield {**blank, **named, **_written(part, blank["sha256"], pixels)}
+
+
+def _slices(
+    source: Source, scan: Scan, params: ConvertParams
+) -> list[tuple[str, Scan | Unreadable]]:
+    """(path, slice) of those that the table names, else of those that the rule takes."""
+    assert params.slices is not None
+    wanted = source.slices or slices.chosen(scan, params.slices)
+    if not wanted:
+        what = "no slice crosses its mask" if scan.mask is not None else "has no mask to be crossed"
+        raise Unreadable(what, "set-aside", scan.meta.format)
+    made: list[tuple[str, Scan | Unreadable]] = []
+    for plane, number in wanted:
+        path = slices.slice_path(source.path, plane, number)
+        if paths.is_excluded(path, params.exclude):
+            continue
+        if number > (n := slices.length(scan, plane)):
+            made.append((path, Unreadable(f"no such slice; the volume has {n} {plane} ones")))
+        else:
+            made.append((path, slices.cut(scan, plane, number)))
+    return made
+
+
+def _blank(source: Source) -> dict[str, Any]:
+    return {
+        "scan": source.scan,
+        "path": source.path,
+        "format": "",
+        "mode": "",
+        "shape": [],
+        "spacing_mm": [],
+        "channels": 0,
+        "bits": 0,
+        "dtype": "",
+        "offset": -1,
+        "scale": 1.0,
+        "intercept": 0.0,
+        "unit": "",
+        "mean": None,
+        "sha256": _file_digest(source),
+        "pixel_sha256": "",
+        "status": "ok",
+        "reason": "",
+        "note": "",
+        "volume": source.path,
+        "mask_offset": -1,
+        "mask_dtype": "",
+        "mask_labels": 0,
+    }
+
+
+def _written(scan: Scan, file_digest: str, pixels: BinaryIO) -> dict[str, Any]:
+    """What a row says of a scan whose pixels, and mask behind them, were appended to `pixels`."""
+    data = np.ascontiguousarray(scan.array.astype(scan.array.dtype.newbyteorder("<"), copy=False))
+    meta = scan.meta
+    digest, mean = _digest_and_mean(scan.array, meta.scale, meta.intercept)
+    row = {
+        "format": meta.format,
+        "mode": meta.mode,
+        "shape": list(scan.array.shape[1:]),
+        "channels": scan.array.shape[0],
+        "spacing_mm": list(scan.spacing_mm),
+        "bits": meta.bits,
+        "dtype": scan.array.dtype.name,
+        "offset": pixels.tell(),
+        "scale": meta.scale,
+        "intercept": meta.intercept,
+        "unit": meta.unit,
+        "note": "; ".join(meta.notes),
+        "mean": mean,
+        "pixel_sha256": digest,
+        "sha256": file_digest or hashlib.sha256(data.data).hexdigest(),
+    }
+    pixels.write(data.data)
+    if scan.mask is not None:
+        row.update(mask_offset=pixels.tell(), mask_dtype=scan.mask.dtype.name)
+        row["mask_labels"] = int(np.count_nonzero(scan.mask))
+        little = scan.mask.dtype.newbyteorder("<")
+        pixels.write(np.ascontiguousarray(scan.mask.astype(little, copy=False)).data)
+    return row
+
+
+def _file_digest(source: Source) -> str:
+    """SHA-256 of the file's bytes; empty where it has none of its own, or cannot be opened.
+
+    Of a scan of several files: over their digests, in an order that no name decides.
+    """
+    try:
+        if len(source.files) > 1:
+            digests = sorted(sha256_file(file) for file in source.files)
+            return hashlib.sha256("".join(digests).encode()).hexdigest()
+        return sha256_file(source.file) if source.file is not None and source.file.is_file() else ""
+    except OSError:
+        return ""
+
+
+def pixel_digest(physical: npt.NDArray[np.float32]) -> str:
+    """SHA-256 over shape and physical values: equal for the same pixels, however they were stored.
+
+    A gray image saved as RGB, a DICOM file with another slope or MONOCHROME1, a PNG and its BMP all
+    agree.
+    """
+    return _digest_and_mean(physical, 1.0, 0.0)[0]
+
+
+def _digest_and_mean(
+    array: npt.NDArray[np.generic], scale: float, intercept: float
+) -> tuple[str, float]:
+    """(digest, mean) of physical values, a block at a time: a volume as float32 would be twice itself."""
+    made = hashlib.sha256(repr(array.shape).encode())
+    flat = np.ascontiguousarray(array).reshape(-1)
+    total = 0.0
+    for start in range(0, flat.size, _BLOCK):
+        block = to_physical(flat[start : start + _BLOCK], scale, intercept)
+        total += float(block.sum(dtype=np.float64))
+        # + 0.0 turns -0.0 into 0.0, which is the same value but other bytes.
+        made.update((block + np.float32(0)).astype("<f4", copy=False).data)
+    return made.hexdigest(), total / flat.size
