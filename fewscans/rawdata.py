@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fewscans.config import Config
 from fewscans.config.values import ValueTable
+from fewscans.convert.pairs import files_of
 from fewscans.convert.paths import named_file
 from fewscans.convert.rows import read_rows
 from fewscans.convert.table import check_dataset
@@ -134,7 +135,14 @@ def _fingerprint(place: Place, path_column: str) -> str:
     else:
         paths = _files_below(Path(place.root), place.root)
     root = Path(place.root)
-    return digest([[path, *_stat(named_file(path, root)[0])] for path in paths])
+    files = [(path, named_file(path, root)[0]) for path in paths]
+    # Of a header that is apart from its voxels, both files count.
+    return digest(
+        [
+            [path, *(n for one in files_of(file) or (file,) for n in _stat(one))]
+            for path, file in files
+        ]
+    )
 
 
 def _files_below(folder: Path, root: str) -> list[str]:

@@ -34,6 +34,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "progress",
         "convert.table",
         "convert.paths",
+        "convert.pairs",
         "convert.rows",
         "convert.meaning",
         "convert.values",

@@ -56,7 +56,7 @@ def read_members(path: str | os.PathLike[str], ndim: int | None = None) -> dict[
                 continue
             with archive.open(f"{key}.npy") as handle:
                 try:
-                    shape, _, dtype = _read_header(handle)
+                    shape, _, dtype = read_header(handle)
                 except ValueError as error:
                     problems.add(key, f"its header is damaged ({error}).")
                     continue
@@ -87,9 +87,9 @@ def _check_part(
     shape = images.shape
     if images.dtype.kind not in "uifb":
         problems.add(images.name, f"{images.dtype} are no pixels.")
-    if ndim is not None and not _has_axes(shape, ndim):
+    if ndim is not None and not has_axes(shape[1:], ndim):
         other = 5 - ndim
-        hint = f" Write `ndim: {other}` in the recipe." if _has_axes(shape, other) else ""
+        hint = f" Write `ndim: {other}` in the recipe." if has_axes(shape[1:], other) else ""
         axes = "H, W" if ndim == 2 else "D, H, W"
         problems.add(
             images.name, f"shape {list(shape)}: [n, {axes}] or [n, {axes}, 3] is needed.{hint}"
@@ -106,9 +106,9 @@ def _check_part(
         problems.add(labels.name, f"shape {list(labels.shape)} does not fit {shape[0]} images.")
 
 
-def _has_axes(shape: tuple[int, ...], ndim: int) -> bool:
-    """Whether an array holds scans of `ndim` axes of space, with or without colours behind them."""
-    return len(shape) == ndim + 1 or (len(shape) == ndim + 2 and shape[-1] in (1, 3))
+def has_axes(shape: tuple[int, ...], ndim: int) -> bool:
+    """Whether a scan has `ndim` axes of space, with or without colours behind them."""
+    return len(shape) == ndim or (len(shape) == ndim + 1 and shape[-1] in (1, 3))
 
 
 def row_path(part: str, number: int) -> str:
@@ -176,7 +176,7 @@ class NpzReader:
         if self._handle is not None:
             self._handle.close()
         self._handle = self._archive.open(f"{part}_images.npy")
-        _, fortran, _ = _read_header(self._handle)
+        _, fortran, _ = read_header(self._handle)
         self._whole = None
         if fortran:  # the scans of such an array are interleaved: no stream gives one by one
             with np.load(self.path, allow_pickle=False) as arrays:
@@ -207,7 +207,8 @@ def _read_exactly(handle: IO[bytes], n_bytes: int) -> bytes:
     return data
 
 
-def _read_header(handle: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+def read_header(handle: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+    """(shape, whether in Fortran order, dtype) of a .npy stream, which then stands at its numbers."""
     version = np.lib.format.read_magic(handle)
     if version == (1, 0):
         return np.lib.format.read_array_header_1_0(handle)

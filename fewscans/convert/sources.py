@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fewscans.config.stages import ConvertParams
 from fewscans.convert import Scan, Unreadable, in_words, paths, read
+from fewscans.convert.pairs import files_of
 from fewscans.convert.rows import read_rows
 from fewscans.errors import Problems, UserError
 
@@ -83,10 +84,12 @@ def list_scans(params: ConvertParams) -> list[Source]:
     if params.table is not None and params.ndim == 3:
         paths.check_apart(kept, problems, place)
     problems.raise_if_any()
-    return [
-        Source(paths.scan_key(params.dataset, path), path, *paths.named_file(path, root))
-        for path in sorted(kept)
-    ]
+    return [_source(params.dataset, path, root) for path in sorted(kept)]
+
+
+def _source(dataset: str, path: str, root: Path) -> Source:
+    file, number = paths.named_file(path, root)
+    return Source(paths.scan_key(dataset, path), path, file, number, files_of(file))
 
 
 def _list_npz(params: ConvertParams, problems: Problems) -> list[Source]:
