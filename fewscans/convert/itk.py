@@ -20,6 +20,11 @@ from fewscans.convert.volume import to_ras
 _IO = {"NRRD": "NrrdImageIO", "MHA": "MetaImageIO"}
 _TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # SimpleITK has LPS
 _TO_MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 0.001, "µm": 0.001}
+# Lists of a MetaImage header -> 1 or 2: as long as there are axes, or their square.
+_LISTS = {
+    "dimsize": 1, "elementspacing": 1, "elementsize": 1, "offset": 1, "position": 1, "origin": 1, "centerofrotation": 1,
+    "transformmatrix": 2, "rotation": 2, "orientation": 2,
+}  # fmt: skip
 _SAYS_SPACING = ("space directions", "spacings", "elementspacing", "elementsize")
 _SAYS_ORIENTATION = ("space", "transformmatrix", "rotation", "orientation")
 
@@ -43,6 +48,8 @@ def read_itk(path: Path, kind: str, ndim: int) -> Scan:
         data = data_of(path)
     except ValueError as error:
         raise Unreadable(str(error)) from None
+    if kind == "MHA":
+        _check_metaimage(fields)
     reader = sitk.ImageFileReader()
     reader.SetImageIO(_IO[kind])
     reader.SetFileName(str(path))
@@ -75,8 +82,31 @@ def read_itk(path: Path, kind: str, ndim: int) -> Scan:
     planes, not_finite = make_finite(np.ascontiguousarray(planes))
     scale, intercept = _slope(fields)
     mode = "RGB" if colours > 1 else str(planes.dtype)
-    meta = Meta(kind, mode, 8 * planes.dtype.itemsize, scale, intercept, notes=(*notes, *more, *not_finite))  # fmt: skip
+    notes = (*notes, *more, *not_finite)
+    meta = Meta(kind, mode, 8 * planes.dtype.itemsize, scale, intercept, notes=notes)
     return Scan(join_equal_channels(planes), spacing, meta)
+
+
+def _check_metaimage(fields: dict[str, str]) -> None:
+    """Refuse a MetaImage header whose lists are not as long as its axes say: SimpleITK would write past its own."""
+    axes = fields.get("ndims", "")
+    n = int(axes) if axes.isdecimal() and len(axes) < 3 else 0
+    if not 2 <= n <= 5:
+        raise Unreadable(f"damaged: its header says {axes[:20]!r} axes")
+    channels = fields.get("elementnumberofchannels", "1")
+    if not channels.isdecimal() or not 1 <= len(channels) <= 3:
+        raise Unreadable(f"damaged: its header says {channels[:20]!r} numbers per voxel")
+    for name, wanted in _LISTS.items():
+        numbers = fields.get(name, "0 " * n**wanted).split()
+        if len(numbers) != n**wanted or not all(map(_is_number, numbers)):
+            raise Unreadable(f"damaged: '{name}' in its header is not {n**wanted} numbers")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return len(text) < 40 and math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _axes(size: tuple[int, ...], ndim: int) -> tuple[int, ...]:

@@ -25,6 +25,8 @@ from fewscans.convert import Meta, Scan, Unreadable, check_size, join_equal_chan
 from fewscans.errors import Problems, UserError
 
 PARTS = ("train", "val", "test")
+# Deflate packs 1,032 bytes into one at best (RFC 1951).
+_MOST_PACKED = 1032
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,15 @@ def read_members(path: str | os.PathLike[str], ndim: int | None = None) -> dict[
                 except ValueError as error:
                     problems.add(key, f"its header is damaged ({error}).")
                     continue
+                begins = handle.tell()
             if dtype.hasobject:
                 problems.add(
                     key,
                     "holds Python objects (pickle), which are never loaded. Save plain numbers.",
                 )
                 continue
+            said = begins + math.prod(shape) * dtype.itemsize
+            _check_length(archive.getinfo(f"{key}.npy"), shape, said, problems, key)
             members[key] = Member(key, shape, dtype)
     if "train_images" not in names:
         shown = ", ".join(sorted(names)[:8]) or "nothing"
@@ -76,6 +81,20 @@ def read_members(path: str | os.PathLike[str], ndim: int | None = None) -> dict[
         _check_part(members, part, ndim, problems)
     problems.raise_if_any()
     return members
+
+
+def _check_length(
+    info: zipfile.ZipInfo, shape: tuple[int, ...], said: int, problems: Problems, key: str
+) -> None:
+    """Neither an array's header nor the archive's list may promise what cannot be there.
+
+    `said`: bytes by the header. An array that is cut short keeps the scans that are whole.
+    """
+    there = info.file_size
+    if said < there or (shape and shape[0] > there):
+        problems.add(key, f"{said} bytes by its header, {there} there: one of them is wrong.")
+    elif there > _MOST_PACKED * info.compress_size + 1024:
+        problems.add(key, f"{info.compress_size} bytes never unpack to {there}: a damaged list.")
 
 
 def _check_part(
@@ -208,11 +227,24 @@ def _read_exactly(handle: IO[bytes], n_bytes: int) -> bytes:
 
 
 def read_header(handle: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
-    """(shape, whether in Fortran order, dtype) of a .npy stream, which then stands at its numbers."""
-    version = np.lib.format.read_magic(handle)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(handle)
-    return np.lib.format.read_array_header_2_0(handle)
+    """(shape, whether in Fortran order, dtype) of a .npy stream, which then stands at its numbers.
+
+    Raises
+    ------
+    ValueError
+        It is no such header.
+    """
+    try:
+        version = np.lib.format.read_magic(handle)
+        if version == (1, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(handle)
+        else:
+            shape, fortran, dtype = np.lib.format.read_array_header_2_0(handle)
+    except Exception as error:  # it is read as Python's own text, whose parser raises what it likes
+        raise ValueError(" ".join(str(error).split())[:160]) from None
+    if any(n < 0 for n in shape):
+        raise ValueError(f"shape {list(shape)}")
+    return shape, fortran, dtype
 
 
 @contextlib.contextmanager
@@ -222,5 +254,12 @@ def _open_archive(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
             yield archive
     except FileNotFoundError:
         raise UserError(f"{path}: no such file.") from None
-    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+    except (
+        zipfile.BadZipFile,
+        EOFError,
+        zlib.error,
+        OSError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
         raise UserError(f"{path}: not an .npz archive, or damaged ({error}).") from None
