@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fewscans.config import Config
 from fewscans.config.values import ValueTable
+from fewscans.convert.layouts import is_layout, table_beside
 from fewscans.convert.pairs import files_of
 from fewscans.convert.paths import named_file
 from fewscans.convert.rows import read_rows
@@ -33,7 +34,10 @@ class Place:
 
 
 def resolve(config: Config, name: str) -> Place:
-    """Where data set `name` is: relative roots start at ``data_root``, relative tables at the root."""
+    """Where data set `name` is: relative roots start at ``data_root``, relative tables at the root.
+
+    A folder in a layout that is known (BIDS, Decathlon) has a table without naming it.
+    """
     dataset = config.datasets[name]
     if dataset.phantom is not None:
         raw = Path(config.work, name, "raw")
@@ -41,7 +45,8 @@ def resolve(config: Config, name: str) -> Place:
     if dataset.npz is not None:
         return Place(npz=str(Path(config.data_root, dataset.npz)))
     root = Path(config.data_root, dataset.root or ".")
-    return Place(str(root), str(root / dataset.table) if dataset.table else None)
+    table = root / dataset.table if dataset.table else table_beside(root)
+    return Place(str(root), str(table) if table else None)
 
 
 def resolve_values(config: Config, name: str) -> dict[str, ValueTable]:
@@ -143,6 +148,14 @@ def _fingerprint(place: Place, path_column: str) -> str:
             for path, file in files
         ]
     )
+
+
+def layout(config: Config, name: str) -> str:
+    """Digest of what a layout says of data set `name` in files beside its table; empty where it has a plain table."""
+    table = resolve(config, name).table
+    if config.datasets[name].phantom is not None or table is None or not is_layout(Path(table)):
+        return ""
+    return digest(read_rows(table))
 
 
 def _files_below(folder: Path, root: str) -> list[str]:

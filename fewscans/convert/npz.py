@@ -15,7 +15,6 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -52,7 +51,7 @@ def read_members(path: str | os.PathLike[str], ndim: int | None = None) -> dict[
     problems = Problems(str(path))
     members = {}
     with _open_archive(path) as archive:
-        names = {Path(name).stem for name in archive.namelist()}
+        names = {name.removesuffix(".npy") for name in archive.namelist()}
         for key in [f"{part}_{what}" for part in PARTS for what in ("images", "labels")]:
             if key not in names:
                 continue
