@@ -3,9 +3,10 @@
     python benchmarks/fuzz.py [--files 2000] [--readers nii dicom ...] [--seed 1] [--out benchmarks/results/fuzz.json]
 
 Small files of each kind are flipped, cut short, spliced, given other numbers and sizes in their headers, and
-packed gigabytes; within gzip, zip and PNG with checksums that are right, too. The process that reads them has 10 s for each and
-4 GB beyond its start; over 2 GB resident counts as a failure. Silent is: more voxels than there are bytes, a cut
-file with other voxels, fewer voxels than before by a header's word without a note. Exit code 1 where anything failed.
+packed gigabytes; within gzip, zip and PNG with checksums that are right, too. The process that reads them has
+10 s for each and 4 GB beyond its start; over 2 GB resident counts as a failure. Silent is: more voxels than there
+are bytes, a cut file with other voxels, fewer voxels than before by a header's word without a note. Exit code 1
+where anything failed. The results file is written after each reader.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             line = summary(fuzz(Path(folder), [reader], arguments.files, arguments.seed))[0]
         cases.append({**line, "seconds": round(time.monotonic() - began, 1)})
         print(json.dumps(cases[-1]), flush=True)
-    write_results(arguments.out, cases, seed=arguments.seed, hang_s=HANG_S, memory_mb=MEMORY_MB)
+        write_results(arguments.out, cases, seed=arguments.seed, hang_s=HANG_S, memory_mb=MEMORY_MB)
     return 1 if any(case["bad"] for case in cases) else 0
 
 
