@@ -65,6 +65,8 @@ def _unit(item: Any) -> str:
     """UCUM code of the unit, HU as we write it; "" where it is none."""
     codes = item.get("MeasurementUnitsCodeSequence") or []
     code = str(codes[0].get("CodeValue", "")) if codes else ""
+    if code == "1":  # "no units" (UCUM): no more than a rescale without one says
+        return ""
     return "HU" if code == _HU else code if re.fullmatch(r"[\w\[\]/.'{}%^*+-]{1,16}", code) else ""
 
 
