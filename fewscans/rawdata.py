@@ -11,6 +11,8 @@ from typing import Any
 
 from fewscans.config import Config
 from fewscans.config.values import ValueTable
+from fewscans.convert.layouts import is_layout, table_beside
+from fewscans.convert.pairs import files_of
 from fewscans.convert.paths import named_file
 from fewscans.convert.rows import read_rows
 from fewscans.convert.slices import split_slice
@@ -37,7 +39,10 @@ class Place:
 
 
 def resolve(config: Config, name: str) -> Place:
-    """Where data set `name` is: relative roots start at ``data_root``, relative tables at the root."""
+    """Where data set `name` is: relative roots start at ``data_root``, relative tables at the root.
+
+    A folder in a layout that is known (BIDS, Decathlon) has a table without naming it.
+    """
     dataset = config.datasets[name]
     if dataset.phantom is not None:
         raw = Path(config.work, name, "raw")
@@ -45,7 +50,8 @@ def resolve(config: Config, name: str) -> Place:
     if dataset.npz is not None:
         return Place(npz=str(Path(config.data_root, dataset.npz)))
     root = Path(config.data_root, dataset.root or ".")
-    return Place(str(root), str(root / dataset.table) if dataset.table else None)
+    table = root / dataset.table if dataset.table else table_beside(root)
+    return Place(str(root), str(table) if table else None)
 
 
 def resolve_values(config: Config, name: str) -> dict[str, ValueTable]:
@@ -142,8 +148,8 @@ def chunks_of(config: Config, name: str) -> int:
     except UserError:  # what is wrong with the table is said elsewhere, in words
         return 1
     # Rows that name slices, or volumes of one folder, name its files several times.
-    sizes = {split_slice(path)[0]: max(0, size) for path, size, _ in files}
-    n_bytes, chunks = sum(sizes.values()), 1
+    sizes = {(split_slice(path)[0], max(0, size)) for path, size, _ in files}
+    n_bytes, chunks = sum(size for _, size in sizes), 1
     while n_bytes > chunks * CHUNK_BYTES and chunks < MOST_CHUNKS:
         chunks *= 2
     return chunks
@@ -173,7 +179,17 @@ def _files(place: Place, path_column: str, mask_column: str) -> list[list[Any]]:
     else:
         paths = _files_below(Path(place.root), place.root)
     root = Path(place.root)
-    return [[path, *_stat(named_file(path, root)[0])] for path in paths]
+    named = [(path, named_file(path, root)[0]) for path in paths]
+    # Of a header that is apart from its voxels, both files count.
+    return [[path, *_stat(one)] for path, file in named for one in files_of(file) or (file,)]
+
+
+def layout(config: Config, name: str) -> str:
+    """Digest of what a layout says of data set `name` in files beside its table; empty where it has a plain table."""
+    table = resolve(config, name).table
+    if config.datasets[name].phantom is not None or table is None or not is_layout(Path(table)):
+        return ""
+    return digest(read_rows(table))
 
 
 def _files_below(folder: Path, root: str) -> list[str]:

@@ -24,6 +24,7 @@ rule audit:
     params:
         cfg=lambda w: settings(audit_params(w)),
         code=code_digest("scripts.audit"),
+        layout=lambda w: layout(CONFIG, w.dataset),
         folders=converted_folders,
         out=lambda w, output: str(Path(output.tables[0]).parent),
     shell:

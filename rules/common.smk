@@ -18,7 +18,7 @@ from fewscans.config import load
 from fewscans.cost.resources import RuleResources
 from fewscans.digest import code_digest
 from fewscans.errors import UserError
-from fewscans.rawdata import check_config, chunks_of, fingerprint, resolve, resolve_values
+from fewscans.rawdata import check_config, chunks_of, fingerprint, layout, resolve, resolve_values
 
 # Scripts find the package, rules the scripts and the Python that runs Snakemake, from any working directory and under
 # any name of the clone. A profile may name an image: jobs then run in it, with its Python.

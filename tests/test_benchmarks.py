@@ -21,6 +21,7 @@ TINY = {
     "engine": "--cases simclr:test_resnet mae:monai-test-vit:3d --size 16 --size-3d 16 --batch 8 --batch-3d 4"
     " --steps 1 --repeats 2",
     "augmentation": "--shapes 2d --families crop noise --peers monai --repeats 1 --each 2 --threads 1",
+    "fuzz": "--files 12 --readers npy bmp",
     "prepare": "--scans 2 --volume 20 --image 32 --size 16 --repeats 1",
     "replicas": "--replicas 2 --size 16 --steps 1 --repeats 2",
 }

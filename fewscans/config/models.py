@@ -78,7 +78,8 @@ class DatasetSettings(Settings):
     root: str | None = None
     """Folder of the scans; relative paths start at `data_root`."""
     table: str | None = None
-    """CSV, TSV or Parquet with a row per scan; relative to `root`. Without it `root` has a folder per class."""
+    """CSV, TSV or Parquet with a row per scan; relative to `root`. Without it `root` has a folder per class, or is BIDS
+    or of the Decathlon; a table without `path` joins these by `participant_id` or `patient`."""
     npz: str | None = None
     """File in MedMNIST's layout (train_images, train_labels, val_*, test_*); in place of `root`."""
     phantom: PhantomCohort | None = None

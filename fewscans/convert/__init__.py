@@ -16,7 +16,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from fewscans.convert.pairs import header_of, is_metaimage, is_nrrd
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +30,7 @@ log = logging.getLogger("fewscans")
 MAX_PIXELS = 2**27
 # Voxels of a series, whose slices are all there: 2,048 of 512 x 512.
 MAX_VOXELS = 2**29
-KINDS = "PNG, JPEG, TIFF, BMP, DICOM, NIfTI"
+KINDS = "PNG, JPEG, TIFF, BMP, DICOM, NIfTI, Analyze, NRRD, MHA, npy"
 # Bytes of a file that tell its kind: a NIfTI-2 header has 540.
 _HEAD = 544
 
@@ -75,7 +77,8 @@ class Scan:
     ----------
     array : [C, H, W] or [C, D, H, W]
         C is 1 or 3; native dtype. Three equal channels are kept as one (their luma is the same
-        number). Volumes of NIfTI and DICOM are in RAS: D from the feet up, H from back to front, W from left to right.
+        number). Volumes that say where they lie are in RAS: D from the feet up, H from back
+        to front, W from left to right.
     spacing_mm : tuple of float
         Along each axis of space; empty where the file does not say (never guessed).
     meta : Meta
@@ -109,7 +112,7 @@ def to_physical(
 
 
 def sniff(head: bytes) -> str:
-    """Kind of a file by its first bytes: ``PNG``, ..., ``DICOM``, ``NIFTI``, ``GZIP``, or empty."""
+    """Kind of a file by its first bytes: ``PNG``, ``DICOM``, ``NIFTI``, ``MHA``, ..., ``GZIP``, or empty."""
     if head[128:132] == b"DICM":  # first: a preamble may pose as TIFF (PS3.10 7.1)
         return "DICOM"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -127,10 +130,24 @@ def sniff(head: bytes) -> str:
         return "NIFTI"
     if 540 in sizes and head[4:8] in (b"n+2\x00", b"ni2\x00"):
         return "NIFTI"
+    if 348 in sizes and _is_analyze(head, "little" if sizes[0] == 348 else "big"):
+        return "ANALYZE"
+    if is_nrrd(head):
+        return "NRRD"
+    if is_metaimage(head):
+        return "MHA"
+    if head.startswith(b"\x93NUMPY"):
+        return "NPY"
     # DICOM without preamble begins with an element of group 2 or 8, in either byte order.
     if head[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08") and len(head) > 132:
         return "DICOM"
     return ""
+
+
+def _is_analyze(head: bytes, order: Literal["little", "big"]) -> bool:
+    """Whether a header of 348 bytes has axes and a data type of Analyze 7.5 (``dim``, ``datatype``)."""
+    axes, code = (int.from_bytes(head[i : i + 2], order) for i in (40, 70))
+    return len(head) >= 348 and 1 <= axes <= 7 and code in (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 def read(path: str | os.PathLike[str], ndim: int = 2, frame: int | None = None) -> Scan:
@@ -141,7 +158,7 @@ def read(path: str | os.PathLike[str], ndim: int = 2, frame: int | None = None) 
     Unreadable
         With a reason in words, for everything that is wrong with the file.
     """
-    path = Path(path)
+    path = header_of(Path(path))
     with in_words(path):
         kind = kind_of(path)
     with in_words(path, kind):
@@ -192,7 +209,15 @@ def kind_of(path: Path) -> str:
 
 
 def _reader(kind: str, ndim: int) -> Callable[[Path, str], Scan]:
-    if kind == "NIFTI" and ndim == 3:
+    if kind in ("NRRD", "MHA"):
+        from fewscans.convert.itk import read_itk
+
+        return lambda path, kind: read_itk(path, kind, ndim)
+    if kind == "NPY":
+        from fewscans.convert.npy import read_npy
+
+        return lambda path, kind: read_npy(path, kind, ndim)
+    if kind in ("NIFTI", "ANALYZE") and ndim == 3:
         from fewscans.convert.volume import read_volume
 
         return read_volume
@@ -206,7 +231,7 @@ def _reader(kind: str, ndim: int) -> Callable[[Path, str], Scan]:
         from fewscans.convert.dicom import read_dicom
 
         return read_dicom
-    if kind == "NIFTI":
+    if kind in ("NIFTI", "ANALYZE"):
         from fewscans.convert.nifti import read_nifti
 
         return read_nifti

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,9 @@ from fewscans.convert import Unreadable
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+
+# pydicom's remarks on pixel data that are longer than rows, columns and frames say.
+_MORE = re.compile(r"excess padding|sufficient to contain|non-conformant padding")
 
 
 def decode(
@@ -29,13 +33,17 @@ def decode(
         notes = ("no transfer syntax in the header: read as uncompressed",)
     try:
         dataset.pixel_array_options(index=frame)
-        array = dataset.pixel_array
+        with warnings.catch_warnings(record=True) as remarks:
+            warnings.simplefilter("always")
+            array = dataset.pixel_array
     except Exception as error:
-        if not _is_compressed(dataset):
+        if not _is_compressed(dataset) or not _fragments_are_whole(dataset.get("PixelData") or b""):
             raise Unreadable(_pixel_reason(error)) from None
         planes, rescaled = _decode_gdcm(path, error)
         kept = planes if frame is None else planes[frame : frame + 1]
         return kept, rescaled, (*notes, "decoded by GDCM")
+    if any(_MORE.search(str(remark.message)) for remark in remarks):
+        notes = (*notes, "more pixel data than its header says were left alone")
     if array.dtype.byteorder == ">":
         array = array.astype(array.dtype.newbyteorder("="))
     photometric = dataset.get("PhotometricInterpretation")
@@ -55,6 +63,16 @@ def _uncompressed(implicit: bool, little: bool) -> str:
 def _is_compressed(dataset: Dataset) -> bool:
     syntax = dataset.file_meta.TransferSyntaxUID
     return bool(syntax.is_transfer_syntax) and bool(syntax.is_compressed)
+
+
+def _fragments_are_whole(data: bytes) -> bool:
+    """Whether items of compressed pixels reach to the end (PS3.5 A.4): GDCM makes room for what they say."""
+    at = 0
+    while at + 8 <= len(data):
+        if data[at : at + 4] != b"\xfe\xff\x00\xe0":
+            return data[at : at + 4] == b"\xfe\xff\xdd\xe0"
+        at += 8 + int.from_bytes(data[at + 4 : at + 8], "little")
+    return 0 < at <= len(data)
 
 
 def _decode_gdcm(path: Path, first: Exception) -> tuple[npt.NDArray[np.generic], bool]:

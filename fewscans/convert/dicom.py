@@ -1,7 +1,7 @@
 """One frame of DICOM: its pixels, their unit and spacing.
 
-Physical values are those after the modality transformation (PS3.3 C.11.1): HU for CT. VOI windows
-are display, and not applied.
+Physical values are those after the modality transformation (PS3.3 C.11.1): HU for CT; where it names no unit, those of
+a real world mapping (`fewscans.convert.realworld`). VOI windows are display, and not applied.
 
 MONOCHROME1 says that low values are *shown* white (PS3.3 C.7.6.3.1.2); it does not change what a
 value means. So values with a unit (HU) stay as they are: water is 0 HU however it is shown. Values
@@ -27,6 +27,7 @@ from pydicom.errors import InvalidDicomError
 
 from fewscans.convert import Meta, Scan, Unreadable, check_size, join_equal_channels, make_finite
 from fewscans.convert.decoding import decode
+from fewscans.convert.realworld import real_world
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -68,15 +69,18 @@ def meta_of(
     photometric = str(dataset.get("PhotometricInterpretation", "")).strip() or "unknown"
     unit = _unit(dataset, frame)
     slope, intercept = (1.0, 0.0) if rescaled else _rescale(dataset, frame)
+    notes: tuple[str, ...] = ()
+    if not unit and not rescaled:
+        mapped, notes = real_world(dataset, array, frame)
+        slope, intercept, unit = mapped or (slope, intercept, unit)
     bits = int(
         dataset.get("BitsStored") or dataset.get("BitsAllocated") or 8 * array.dtype.itemsize
     )
-    notes: tuple[str, ...] = ()
     if photometric == "MONOCHROME1" and not unit:
         slope, intercept = _turn_over(dataset, array, slope, intercept, rescaled)
-        notes = ("MONOCHROME1: turned over",)
+        notes = (*notes, "MONOCHROME1: turned over")
     elif photometric == "MONOCHROME1":
-        notes = (f"MONOCHROME1 with values in {unit}: kept as they are",)
+        notes = (*notes, f"MONOCHROME1 with values in {unit}: kept as they are")
     return Meta("DICOM", photometric, bits, slope, intercept, unit, notes)
 
 
@@ -147,7 +151,8 @@ def _rescale(dataset: Dataset, frame: int) -> tuple[float, float]:
 def _unit(dataset: Dataset, frame: int) -> str:
     """``HU``, another unit that the file names, or empty. Rescaled CT is HU unless it says else."""
     where = "PixelValueTransformationSequence"
-    named = str(find(dataset, where, "RescaleType", frame) or "").strip().upper()
+    table = (dataset.get("ModalityLUTSequence") or [{}])[0].get("ModalityLUTType")
+    named = str(table or find(dataset, where, "RescaleType", frame) or "").strip().upper()
     if named == "US":  # "unspecified" (PS3.3 C.11.1.1.2)
         return ""
     if named:

@@ -15,7 +15,6 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -25,6 +24,8 @@ from fewscans.convert import Meta, Scan, Unreadable, check_size, join_equal_chan
 from fewscans.errors import Problems, UserError
 
 PARTS = ("train", "val", "test")
+# Deflate packs 1,032 bytes into one at best (RFC 1951).
+_MOST_PACKED = 1032
 
 
 @dataclass(frozen=True)
@@ -50,22 +51,25 @@ def read_members(path: str | os.PathLike[str], ndim: int | None = None) -> dict[
     problems = Problems(str(path))
     members = {}
     with _open_archive(path) as archive:
-        names = {Path(name).stem for name in archive.namelist()}
+        names = {name.removesuffix(".npy") for name in archive.namelist()}
         for key in [f"{part}_{what}" for part in PARTS for what in ("images", "labels")]:
             if key not in names:
                 continue
             with archive.open(f"{key}.npy") as handle:
                 try:
-                    shape, _, dtype = _read_header(handle)
+                    shape, _, dtype = read_header(handle)
                 except ValueError as error:
                     problems.add(key, f"its header is damaged ({error}).")
                     continue
+                begins = handle.tell()
             if dtype.hasobject:
                 problems.add(
                     key,
                     "holds Python objects (pickle), which are never loaded. Save plain numbers.",
                 )
                 continue
+            said = begins + math.prod(shape) * dtype.itemsize
+            _check_length(archive.getinfo(f"{key}.npy"), shape, said, problems, key)
             members[key] = Member(key, shape, dtype)
     if "train_images" not in names:
         shown = ", ".join(sorted(names)[:8]) or "nothing"
@@ -78,6 +82,20 @@ def read_members(path: str | os.PathLike[str], ndim: int | None = None) -> dict[
     return members
 
 
+def _check_length(
+    info: zipfile.ZipInfo, shape: tuple[int, ...], said: int, problems: Problems, key: str
+) -> None:
+    """Neither an array's header nor the archive's list may promise what cannot be there.
+
+    `said`: bytes by the header. An array that is cut short keeps the scans that are whole.
+    """
+    there = info.file_size
+    if said < there or (shape and shape[0] > there):
+        problems.add(key, f"{said} bytes by its header, {there} there: one of them is wrong.")
+    elif there > _MOST_PACKED * info.compress_size + 1024:
+        problems.add(key, f"{info.compress_size} bytes never unpack to {there}: a damaged list.")
+
+
 def _check_part(
     members: dict[str, Member], part: str, ndim: int | None, problems: Problems
 ) -> None:
@@ -87,9 +105,9 @@ def _check_part(
     shape = images.shape
     if images.dtype.kind not in "uifb":
         problems.add(images.name, f"{images.dtype} are no pixels.")
-    if ndim is not None and not _has_axes(shape, ndim):
+    if ndim is not None and not has_axes(shape[1:], ndim):
         other = 5 - ndim
-        hint = f" Write `ndim: {other}` in the recipe." if _has_axes(shape, other) else ""
+        hint = f" Write `ndim: {other}` in the recipe." if has_axes(shape[1:], other) else ""
         axes = "H, W" if ndim == 2 else "D, H, W"
         problems.add(
             images.name, f"shape {list(shape)}: [n, {axes}] or [n, {axes}, 3] is needed.{hint}"
@@ -106,9 +124,9 @@ def _check_part(
         problems.add(labels.name, f"shape {list(labels.shape)} does not fit {shape[0]} images.")
 
 
-def _has_axes(shape: tuple[int, ...], ndim: int) -> bool:
-    """Whether an array holds scans of `ndim` axes of space, with or without colours behind them."""
-    return len(shape) == ndim + 1 or (len(shape) == ndim + 2 and shape[-1] in (1, 3))
+def has_axes(shape: tuple[int, ...], ndim: int) -> bool:
+    """Whether a scan has `ndim` axes of space, with or without colours behind them."""
+    return len(shape) == ndim or (len(shape) == ndim + 1 and shape[-1] in (1, 3))
 
 
 def row_path(part: str, number: int) -> str:
@@ -176,7 +194,7 @@ class NpzReader:
         if self._handle is not None:
             self._handle.close()
         self._handle = self._archive.open(f"{part}_images.npy")
-        _, fortran, _ = _read_header(self._handle)
+        _, fortran, _ = read_header(self._handle)
         self._whole = None
         if fortran:  # the scans of such an array are interleaved: no stream gives one by one
             with np.load(self.path, allow_pickle=False) as arrays:
@@ -207,11 +225,25 @@ def _read_exactly(handle: IO[bytes], n_bytes: int) -> bytes:
     return data
 
 
-def _read_header(handle: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
-    version = np.lib.format.read_magic(handle)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(handle)
-    return np.lib.format.read_array_header_2_0(handle)
+def read_header(handle: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+    """(shape, whether in Fortran order, dtype) of a .npy stream, which then stands at its numbers.
+
+    Raises
+    ------
+    ValueError
+        It is no such header.
+    """
+    try:
+        version = np.lib.format.read_magic(handle)
+        if version == (1, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(handle)
+        else:
+            shape, fortran, dtype = np.lib.format.read_array_header_2_0(handle)
+    except Exception as error:  # it is read as Python's own text, whose parser raises what it likes
+        raise ValueError(" ".join(str(error).split())[:160]) from None
+    if any(n < 0 for n in shape):
+        raise ValueError(f"shape {list(shape)}")
+    return shape, fortran, dtype
 
 
 @contextlib.contextmanager
@@ -221,5 +253,12 @@ def _open_archive(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
             yield archive
     except FileNotFoundError:
         raise UserError(f"{path}: no such file.") from None
-    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+    except (
+        zipfile.BadZipFile,
+        EOFError,
+        zlib.error,
+        OSError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
         raise UserError(f"{path}: not an .npz archive, or damaged ({error}).") from None

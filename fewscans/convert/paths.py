@@ -11,6 +11,7 @@ from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
 from fewscans.convert import sniff
+from fewscans.convert.pairs import header_name
 from fewscans.convert.slices import split_slice
 from fewscans.errors import Problems
 
@@ -277,8 +278,9 @@ def walk_classes(root: Path, ndim: int = 2) -> list[str]:
 
 
 def kept_files(names: Iterable[str]) -> list[str]:
-    """`names` without hidden files and litter, sorted."""
-    return sorted(f for f in names if not f.startswith(".") and f.lower() not in _LITTER)
+    """`names`, of one folder, without hidden files, litter and voxels whose header is a file beside them, sorted."""
+    kept = {f for f in names if not f.startswith(".") and f.lower() not in _LITTER}
+    return sorted(f for f in kept if header_name(f, kept) is None)
 
 
 def is_dicom(path: Path) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fewscans.convert import paths as path_rules
+from fewscans.convert.layouts import BIDS, DECATHLON, is_layout, layout_rows
 from fewscans.errors import Problems, UserError, did_you_mean
 
 Row = dict[str, str]
@@ -19,6 +20,26 @@ _TEXT = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
 
 
 def read_rows(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> list[Row]:
+    """Rows of scans: those of a table (`read_table`), or of a layout that it belongs to (`fewscans.convert.layouts`).
+
+    Raises
+    ------
+    UserError
+        As `read_table`; everything that is wrong with a layout.
+    """
+    path = Path(path)
+    if path.name in (BIDS, DECATHLON):
+        rows = layout_rows(path, None)
+    elif is_layout(path):
+        rows = layout_rows(path, read_table(path))
+    else:
+        rows = None
+    if rows is None:
+        return read_table(path, columns)
+    return _only(path, list(rows[0]), rows, columns)
+
+
+def read_table(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> list[Row]:
     """Rows of a CSV, TSV or Parquet table as text, in its order; `columns` = only these.
 
     Raises
@@ -36,6 +57,12 @@ def read_rows(path: str | os.PathLike[str], columns: Sequence[str] | None = None
         header, rows = _read_text(path, _TEXT[suffix])
     else:
         raise UserError(f"{path}: a table is .csv, .tsv or .parquet. Save it as one of these.")
+    return _only(path, header, rows, columns)
+
+
+def _only(
+    path: Path, header: list[str], rows: list[Row], columns: Sequence[str] | None
+) -> list[Row]:
     problems = Problems(str(path))
     for column in columns or ():
         if column not in header:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fewscans.config.stages import ConvertParams
 from fewscans.convert import Scan, Unreadable, in_words, paths, read
+from fewscans.convert.pairs import files_of
 from fewscans.convert.rows import read_rows
 from fewscans.convert.slices import split_slice
 from fewscans.errors import Problems, UserError
@@ -94,7 +95,8 @@ def list_scans(params: ConvertParams) -> list[Source]:
     made = []
     for path, numbers in _by_volume(kept, params).items():
         key, masked = paths.scan_key(params.dataset, path), masks.get(path)
-        named = Source(key, path, *paths.named_file(path, root), slices=numbers)
+        file, number = paths.named_file(path, root)
+        named = Source(key, path, file, number, files_of(file), slices=numbers)
         made.append(replace(named, mask=root / masked if masked else None))
     return made
 

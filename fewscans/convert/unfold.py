@@ -11,6 +11,7 @@ from pathlib import Path
 from fewscans.config.stages import ConvertParams
 from fewscans.convert import Unreadable, in_words, kind_of, paths
 from fewscans.convert.frames import Frame, read_frames
+from fewscans.convert.pairs import files_of
 from fewscans.convert.series import Volume, find_volumes
 from fewscans.convert.sources import Source
 
@@ -53,7 +54,9 @@ def _found(source: Source, root: Path, params: ConvertParams, folder: bool) -> I
         if not paths.is_dicom(path):
             if params.table is not None:  # else it is listed by itself
                 key = paths.scan_key(params.dataset, name)
-                rest.append(Source(key, name, path, beside=not _is_scan(path)))
+                rest.append(
+                    Source(key, name, path, files=files_of(path), beside=not _is_scan(path))
+                )
             continue
         try:
             with in_words(path, "DICOM"):

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from fewscans.convert import paths as path_rules
-from fewscans.convert.rows import Row, read_rows
+from fewscans.convert.rows import Row, read_table
 from fewscans.errors import Problems, UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def read_values(
     file or column, nothing but keys, two rows of one key that differ.
     """
     try:
-        rows = read_rows(given.table)
+        rows = read_table(given.table)
     except UserError as error:
         for what, message in error.problems or [("", error.title)]:
             problems.add(place, f"{what}: {message}" if what else message)

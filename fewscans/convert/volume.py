@@ -2,59 +2,42 @@
 
 from __future__ import annotations
 
-import contextlib
-import gzip
-import logging
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fewscans.convert import Meta, Scan, Unreadable, check_size, join_equal_channels, make_finite
-
-_TO_MM = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
+from fewscans.convert.nifti_file import millimetres, open_image
 
 
 def read_volume(path: Path, kind: str) -> Scan:
-    """Scan of a NIfTI-1 or -2 file, gzipped or not, turned to the nearest RAS axes; no voxel is interpolated.
+    """Scan of NIfTI (one file or two, gzipped or not) or Analyze 7.5, turned to the nearest RAS axes.
+
+    No voxel is interpolated.
 
     Raises
     ------
     Unreadable
         ``set-aside`` for slices, series of volumes (4D), complex numbers and more voxels than are read.
     """
-    from nibabel.imageglobals import logger as nibabel_logger
-
-    nibabel_logger.setLevel(logging.CRITICAL)
-    image: Any = _open(path)
+    image, unpacked = open_image(path, kind, _check_volume)
     shape = tuple(int(n) for n in image.shape)
-    kept = [n for n in shape[3:] if n > 1]
-    if kept:
-        raise Unreadable(
-            f"{len(shape)} axes ({' x '.join(map(str, shape))}); one volume is read. Split it", "set-aside"
-        )  # fmt: skip
-    if len(shape) < 3 or min(shape[:3]) < 2:
-        raise Unreadable(
-            f"a slice ({' x '.join(map(str, shape))}); volumes are read where `ndim` is 3", "set-aside"
-        )  # fmt: skip
     if image.get_data_dtype().kind == "c":
         raise Unreadable("complex numbers; save magnitude or phase", "set-aside")
     image = image.slicer[(slice(None),) * 3 + (0,) * (len(shape) - 3)] if len(shape) > 3 else image
     slope, intercept = image.dataobj.slope, image.dataobj.inter  # the header loses them on turning
     stored = np.asanyarray(image.dataobj.get_unscaled())
     zooms = np.asarray(image.header.get_zooms()[:3], dtype=float)
-    unit = _TO_MM.get(image.header.get_xyzt_units()[0], 1.0)
-    array, spacing, turned = to_ras(stored, image.affine, zooms * unit)
+    array, spacing, turned = to_ras(stored, image.affine, zooms * millimetres(image))
     notes: tuple[str, ...] = ()
     if not all(np.isfinite(s) and s > 0 for s in spacing):
         spacing = ()
         notes = ("spacing in the header is not a positive number: taken as unknown",)
     voxels, mode = _channels(array)
     voxels, more = make_finite(voxels)
-    notes = (*notes, *more, *turned)
+    notes = (*unpacked, *notes, *more, *turned)
     meta = Meta(kind, mode, 8 * voxels.dtype.itemsize, float(slope), float(intercept), notes=notes)
     affine = turned_affine(stored.shape, image.affine, unit) if spacing else None
     return Scan(join_equal_channels(voxels), spacing, meta, affine)
@@ -96,28 +79,17 @@ def turned_affine(
     return made
 
 
-def _open(path: Path) -> Any:
-    """The image of a file, by its content and not by its name; as much is unpacked as is read."""
-    import nibabel as nib
-
-    with open(path, "rb") as raw:
-        zipped = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        with gzip.open(raw) if zipped else contextlib.nullcontext(raw) as handle:
-            head = handle.read(8)
-            handle.seek(0)
-            kind = nib.Nifti2Image if head[4:7] in (b"n+2", b"ni2") else nib.Nifti1Image
-            header = kind.header_class.from_fileobj(handle, check=False)
-            shape = tuple(int(n) for n in header.get_data_shape())
-            check_size(*shape)
-            n_bytes = int(header["vox_offset"]) + header.get_data_dtype().itemsize * math.prod(
-                shape
-            )
-            handle.seek(0)
-            data = handle.read(n_bytes)
-    if len(data) < n_bytes:
-        raise Unreadable(f"the file is cut short ({len(data)} of {n_bytes} bytes)")
-    return kind.from_bytes(data)
+def _check_volume(shape: tuple[int, ...]) -> None:
+    check_size(*shape)
+    kept = [n for n in shape[3:] if n > 1]
+    if kept:
+        raise Unreadable(
+            f"{len(shape)} axes ({' x '.join(map(str, shape))}); one volume is read. Split it", "set-aside"
+        )  # fmt: skip
+    if len(shape) < 3 or min(shape[:3]) < 2:
+        raise Unreadable(
+            f"a slice ({' x '.join(map(str, shape))}); volumes are read where `ndim` is 3", "set-aside"
+        )  # fmt: skip
 
 
 def _channels(array: np.ndarray) -> tuple[np.ndarray, str]:
