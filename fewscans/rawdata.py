@@ -179,9 +179,9 @@ def _files(place: Place, path_column: str, mask_column: str) -> list[list[Any]]:
     else:
         paths = _files_below(Path(place.root), place.root)
     root = Path(place.root)
-    named = [(path, named_file(path, root)[0]) for path in paths]
+    files = [(path, named_file(path, root)[0]) for path in paths]
     # Of a header that is apart from its voxels, both files count.
-    return [[path, *_stat(one)] for path, file in named for one in files_of(file) or (file,)]
+    return [[path, *_stat(one)] for path, file in files for one in files_of(file) or (file,)]
 
 
 def layout(config: Config, name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 from convert_factory import save as save_image
 from series_factory import BODY, Series
 
@@ -71,6 +72,20 @@ def test_a_mask_in_another_orientation_is_turned_with_its_scan(tmp_path):
     row = only(convert(tmp_path, tmp_path / "out")[0])
     np.testing.assert_array_equal(read_mask(row), box().T)
     assert row["note"] == ""
+
+
+@pytest.mark.parametrize("name", ["m.nrrd", "m.mha"])
+def test_a_mask_in_itk_s_formats_lies_where_it_is_in_nifti(tmp_path, name):
+    lab(tmp_path, box())
+    fine = sitk.GetImageFromArray(np.kron(box(), np.ones((2, 2, 2), np.uint8)).T)
+    # LPS: x and y run the other way, and the first voxel is the corner of the scan's first one.
+    fine.SetDirection([-1, 0, 0, 0, -1, 0, 0, 0, 1])
+    fine.SetOrigin([0.5, 0.5, -0.5])
+    sitk.WriteImage(fine, str(tmp_path / name))
+    (tmp_path / "labels.csv").write_text(f"path,mask\np.nii,{name}\n")
+    row = only(convert(tmp_path, tmp_path / "out")[0])
+    np.testing.assert_array_equal(read_mask(row), box().T)
+    assert "resampled to the scan's grid" in row["note"]
 
 
 def test_a_mask_of_another_grid_is_resampled_by_nearest(tmp_path):

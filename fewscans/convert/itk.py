@@ -15,7 +15,7 @@ import numpy as np
 from fewscans.convert import Meta, Scan, Unreadable, check_size, join_equal_channels, make_finite
 from fewscans.convert.packed import read_plain, unpack
 from fewscans.convert.pairs import MAX_HEADER, data_of, text_header
-from fewscans.convert.volume import to_ras
+from fewscans.convert.volume import to_ras, turned_affine
 
 _IO = {"NRRD": "NrrdImageIO", "MHA": "MetaImageIO"}
 _TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # SimpleITK has LPS
@@ -70,7 +70,11 @@ def read_itk(path: Path, kind: str, ndim: int) -> Scan:
     planes = np.moveaxis(array, -1, 0) if colours > 1 else array[None]
     planes = planes.reshape(planes.shape[0], *(size[axis] for axis in reversed(kept)))
     spacing, more = _spacing(image.GetSpacing(), fields)
+    affine = None
     if ndim == 3:
+        if spacing and all(image.GetSpacing()):
+            unit_mm = spacing[0] / image.GetSpacing()[0]
+            affine = turned_affine(planes.shape[:0:-1], _affine(image), unit_mm)
         turned, spacing, how = to_ras(
             planes.transpose(3, 2, 1, 0), _affine(image), spacing or (0.0,) * 3
         )
@@ -84,7 +88,7 @@ def read_itk(path: Path, kind: str, ndim: int) -> Scan:
     mode = "RGB" if colours > 1 else str(planes.dtype)
     notes = (*notes, *more, *not_finite)
     meta = Meta(kind, mode, 8 * planes.dtype.itemsize, scale, intercept, notes=notes)
-    return Scan(join_equal_channels(planes), spacing, meta)
+    return Scan(join_equal_channels(planes), spacing, meta, affine if spacing else None)
 
 
 def _check_metaimage(fields: dict[str, str]) -> None:

@@ -30,7 +30,8 @@ def read_volume(path: Path, kind: str) -> Scan:
     slope, intercept = image.dataobj.slope, image.dataobj.inter  # the header loses them on turning
     stored = np.asanyarray(image.dataobj.get_unscaled())
     zooms = np.asarray(image.header.get_zooms()[:3], dtype=float)
-    array, spacing, turned = to_ras(stored, image.affine, zooms * millimetres(image))
+    unit_mm = millimetres(image)
+    array, spacing, turned = to_ras(stored, image.affine, zooms * unit_mm)
     notes: tuple[str, ...] = ()
     if not all(np.isfinite(s) and s > 0 for s in spacing):
         spacing = ()
@@ -39,7 +40,7 @@ def read_volume(path: Path, kind: str) -> Scan:
     voxels, more = make_finite(voxels)
     notes = (*unpacked, *notes, *more, *turned)
     meta = Meta(kind, mode, 8 * voxels.dtype.itemsize, float(slope), float(intercept), notes=notes)
-    affine = turned_affine(stored.shape, image.affine, unit) if spacing else None
+    affine = turned_affine(stored.shape, image.affine, unit_mm) if spacing else None
     return Scan(join_equal_channels(voxels), spacing, meta, affine)
 
 
