@@ -6,7 +6,7 @@ view is their own. No label is read. A network at random, of the same kind, is t
 does not rise above it, it taught the encoder nothing that this augmentation leaves as it is. (Methods that fill in or
 order patches are not asked to find scans again, and need not.)
 
-    python benchmarks/invariance.py --work work/learns --dataset cohort --recipe px48
+    python benchmarks/invariance.py --work work/learns --dataset cohort --recipe px32
 """
 
 from __future__ import annotations

@@ -57,24 +57,29 @@ def test_provenance_is_there(part):
     assert set(one["digests"]) == {"config", "data", "splits", "code"}
 
 
-@pytest.mark.parametrize(
-    ("above", "word"),
-    [
-        ([0.1, 0.04, 0.16, 0.02, 0.2], "learns"),
-        ([0.1, 0.01, 0.19, -0.02, 0.22], "learns, by itself"),
-        ([0.1, -0.02, 0.22, -0.05, 0.25], "cannot tell"),
-        ([-0.1, -0.16, -0.04, -0.2, -0.02], "worse"),
-    ],
-)
-def test_a_method_learns_where_its_whole_interval_says_so(part, above, word):
+WORDS = [
+    ([0.1, 0.04, 0.16, 0.02, 0.2], "**above**"),
+    ([0.1, 0.01, 0.19, -0.02, 0.22], "above by itself"),
+    ([0.1, -0.02, 0.22, -0.05, 0.25], "cannot tell"),
+    ([-0.1, -0.16, -0.04, -0.2, -0.02], "below"),
+]
+
+
+@pytest.mark.parametrize(("above", "word"), WORDS)
+@pytest.mark.parametrize("protocol", ["linear", "finetune"])
+def test_a_method_is_above_where_its_whole_interval_says_so(part, above, word, protocol):
     changed = json.loads(json.dumps(part))
+    unknown = [0.1, -0.02, 0.22, -0.05, 0.25]
     for row in changed["datasets"]["phantom"]["rows"]:
-        row.pop("above_random", None)
-        if row["method"] == "simclr" and row["protocol"] == "linear":
-            row["above_random"] = above
+        for name, of in (("above_random", "linear"), ("above_scratch", "finetune")):
+            if row["method"] == "simclr" and row["protocol"] == of:
+                row[name] = above if of == protocol else unknown
     text = page([changed])
-    assert f"| SimCLR | `test_resnet` | {word} |" in text
-    assert ("No gain shown anywhere: SimCLR" in text) == (not word.startswith("learns"))
+    cells = [word, "cannot tell"] if protocol == "linear" else ["cannot tell", word]
+    assert "| method | network | phantom: probe | phantom: fine-tuned |" in text
+    assert f"| SimCLR | `test_resnet` | {' | '.join(cells)} |" in text
+    none = text.partition("**No gain shown anywhere: ")[2].partition(".**")[0]
+    assert ("SimCLR" in none) == ("above" not in word)
 
 
 def test_the_scripts_write_the_page(made, tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fewscans.config.encoders import ENCODERS
@@ -15,15 +15,19 @@ Every method here against an untrained network of its kind: frozen features by a
 fine-tuned, at small label budgets. All pretrainings of a data set have the same number of steps. Differences are those
 of probes from a probe of the untrained network, and of fine-tuned networks from training from scratch. Intervals take
 patients and trainings into account ([how](table.md)), each in two widths: for the method by itself, and wider, so that
-those of all arms of a budget hold together. Bold ones lie above zero. A method **learns** on a data set if at some
-budget the whole interval of its probe's difference to the untrained network, together with all others, lies above zero;
-it learns **by itself** if its own does, which of forty methods that learn nothing one does by luck at each budget. The
-cohort is the demo's, whose parameters were fixed before any method was tried on it; nothing here was tuned on these
-results. The learning rate of the small image networks was found without labels on another generated cohort
+those of all arms of a budget hold together. Bold ones lie above zero. The first table sums up: *probe* is whether
+frozen features beat those of the untrained network, which says that a method **learns**; *fine-tuned* whether going on
+from its weights beats starting from scratch, which says that it **helps**. It says **above** where at some budget the
+interval that holds together lies above zero, *above by itself* where only the method's own does (which of forty methods
+that do nothing one does by luck at each budget), and *below* where they lie below zero at all budgets. The cohort is
+the demo's, whose parameters were fixed before any method was tried on it; nothing here was tuned on these results. The
+learning rate of the small image networks was found without labels on another generated cohort
 (`benchmarks/learning_rates.py`).
 
 """
-LEARNS, BY_ITSELF = "learns", "learns, by itself"
+ABOVE, BY_ITSELF = "**above**", "above by itself"
+# Protocol -> (column of the first table, what an arm is held against).
+QUESTIONS = {"linear": ("probe", "above_random"), "finetune": ("fine-tuned", "above_scratch")}
 
 
 def page(parts: Sequence[Mapping[str, Any]]) -> str:
@@ -34,19 +38,24 @@ def page(parts: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _overview(data: Sequence[tuple[Mapping[str, Any], str, Mapping[str, Any]]]) -> str:
-    """A row per method and network, a column per data set; then those that beat nothing."""
-    names = [name for _, name, _ in data]
-    found: dict[tuple[str, str], dict[str, str]] = {}
+    """A row per method and network, two columns per data set; then those that beat nothing."""
+    found: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
     for _, name, one in data:
-        for key, rows in _probes(one).items():
-            above = [row["above_random"] for row in rows if "above_random" in row]
+        for key, protocol, rows in _pretrained(one):
+            against = QUESTIONS[protocol][1]
+            above = [row[against] for row in rows if against in row]
             if above:
-                found.setdefault(key, {})[name] = _word(above)
-    lines = ["| method | network | " + " | ".join(names) + " |", "| --- " * (len(names) + 2) + "|"]
+                found.setdefault(key, {})[name, protocol] = _word(above)
+    columns = [(name, protocol) for _, name, _ in data for protocol in QUESTIONS]
+    heads = [f"{name}: {QUESTIONS[protocol][0]}" for name, protocol in columns]
+    lines = [
+        "| method | network | " + " | ".join(heads) + " |",
+        "| --- " * (len(columns) + 2) + "|",
+    ]
     for (method, backbone), cells in found.items():
-        shown = " | ".join(cells.get(name, "not run") for name in names)
+        shown = " | ".join(cells.get(column, "not run") for column in columns)
         lines.append(f"| {_title(method)} | `{backbone}` | {shown} |")
-    some = {m for (m, _), cells in found.items() if {LEARNS, BY_ITSELF} & set(cells.values())}
+    some = {m for (m, _), cells in found.items() if {ABOVE, BY_ITSELF} & set(cells.values())}
     none = sorted({m for m, _ in found} - some)
     text = "\n".join(lines) + "\n\n"
     if none:
@@ -57,8 +66,10 @@ def _overview(data: Sequence[tuple[Mapping[str, Any], str, Mapping[str, Any]]]) 
             " contract that all methods meet (`tests/test_contract.py`, `tests/test_methods.py`), and in the gauges"
             " below that its loss falls, that embeddings do not collapse, and whether views of a scan come together."
             " `benchmarks/invariance.py` asks whether an encoder finds an unseen scan again in another view of it,"
-            " among all others: that it hardly does so more often than an untrained one says that there were too few"
-            " steps. More steps, scans or test patients may show what these runs cannot.\n\n"
+            " among all others (its results stand in `benchmarks/README.md`): one that does has learnt what its"
+            " augmentation leaves as it is, which then is not what these classes differ in; one that hardly does so"
+            " more often than an untrained one had too few steps. More steps, scans or test"
+            " patients may show what these runs cannot.\n\n"
         )
     return text
 
@@ -67,29 +78,33 @@ def _word(above: Iterable[Sequence[float]]) -> str:
     """What the (difference, low and high by itself, low and high together) of all budgets say."""
     parts = list(above)
     if any(low > 0 for *_, low, _ in parts):
-        return LEARNS
+        return ABOVE
     if any(low > 0 for _, low, *_ in parts):
         return BY_ITSELF
     if all(high < 0 for *_, high in parts):
-        return "worse"
+        return "below"
     return "cannot tell"
 
 
-def _probes(one: Mapping[str, Any]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
-    """(method, network) -> rows of linear probes of pretrained encoders."""
-    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+def _pretrained(
+    one: Mapping[str, Any],
+) -> Iterator[tuple[tuple[str, str], str, list[Mapping[str, Any]]]]:
+    """((method, network), protocol, rows of all budgets) of pretrained encoders."""
+    found: dict[tuple[tuple[str, str], str], list[Mapping[str, Any]]] = {}
     for row in one["rows"]:
-        if row["encoder"] in one["trainings"] and row["protocol"] == "linear":
-            found.setdefault((row["method"], row["backbone"]), []).append(row)
-    return found
+        if row["encoder"] in one["trainings"] and row["protocol"] in QUESTIONS:
+            network = (row["method"], row["backbone"])
+            found.setdefault((network, row["protocol"]), []).append(row)
+    for (network, protocol), rows in found.items():
+        yield network, protocol, rows
 
 
 def _section(part: Mapping[str, Any], name: str, one: Mapping[str, Any]) -> str:
     validation = part["validation"]
     steps = sorted({round(training["steps"]) for training in one["trainings"].values()})
     head = (
-        f"## {name}\n\n{one['n_patients']} patients, {one['n_scans']} scans; {validation['folds']} folds, "
-        f"{validation['seeds']} seeds, {validation['draws']} draws of labels; "
+        f"## {name}\n\n{one['n_patients']} patients, {one['n_scans']} scans; {_several(validation['folds'], 'fold')}, "
+        f"{_several(validation['seeds'], 'seed')}, {_several(validation['draws'], 'draw')} of labels; "
         f"{' to '.join(str(s) for s in dict.fromkeys([steps[0], steps[-1]]))} steps of pretraining. "
         f"{part['metric'].upper()} per {one['unit']}, with {part['confidence']:.0%} intervals.\n\n"
         if steps
@@ -97,6 +112,10 @@ def _section(part: Mapping[str, Any], name: str, one: Mapping[str, Any]) -> str:
     )
     tables = "".join(_budget(one, budget) for budget in one["budgets"])
     return head + tables + _gauges(one) + _provenance(one)
+
+
+def _several(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _budget(one: Mapping[str, Any], budget: str) -> str:
