@@ -198,7 +198,7 @@ def test_a_pair_is_one_scan_and_both_files_count(tmp_path):
     found = paths.walk_classes(tmp_path / "raw", 3)
     assert found == ["class/a.mhd", "class/b.nhdr", "class/c.hdr"]
     params = ConvertParams(dataset="d", root=str(tmp_path / "raw"), ndim=3)
-    before = _fingerprint(Place(str(tmp_path / "raw")), "path")
+    before = _fingerprint(Place(str(tmp_path / "raw")), "path", "mask")
     write_chunk(params, tmp_path / "out")
     index, _ = read_converted([tmp_path / "out"])
     assert index["status"].tolist() == ["ok"] * 3
@@ -206,7 +206,7 @@ def test_a_pair_is_one_scan_and_both_files_count(tmp_path):
     raw = folder / "a.raw"
     raw.write_bytes(raw.read_bytes()[::-1] + b"\0\0")
     _fingerprint.cache_clear()
-    assert _fingerprint(Place(str(tmp_path / "raw")), "path") != before
+    assert _fingerprint(Place(str(tmp_path / "raw")), "path", "mask") != before
     write_chunk(params, tmp_path / "again")
     again, _ = read_converted([tmp_path / "again"])
     assert (again["sha256"] != index["sha256"]).tolist() == [True, False, False]

@@ -223,7 +223,9 @@ def test_a_config_says_where_tables_are_and_what_is_no_value_in_them(tmp_path):
     assert {name: one.table for name, one in own.items()} == {
         "labs": "/data/scans/labs.csv", "far": "/far/x.csv",
     }  # fmt: skip
-    assert set(own["labs"].exclude) == {"note", "file", "diagnosis", "split", "site"}
+    assert set(own["labs"].exclude) == {
+        "note", "file", "diagnosis", "split", "site", "mask",
+    }  # fmt: skip
     assert resolve_values(config, "npz")["labs"].table == "/data/sub/labs.csv"
     assert resolve_values(config, "made")["labs"].table == "w/made/raw/labs.csv"
     with pytest.raises(UserError) as error:
