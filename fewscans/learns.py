@@ -104,7 +104,8 @@ def _dataset(
                 made[f"above_{name}"] = found.iloc[0][DIFFERENCE].tolist()
         rows.append(made)
     return {
-        "unit": unit, "budgets": list(dict.fromkeys(scores.budget)), "rows": rows,
+        "unit": unit, "folds": len({run["fold"] for run in plan["runs"] if run["dataset"] == dataset}),
+        "budgets": list(dict.fromkeys(scores.budget)), "rows": rows,
         "n_scans": int(first.n_scans), "n_patients": int(first.n_patients),
         "device_seconds": float(facts.device_seconds.sum()),
         "digests": {name: str(first[f"digest_{name}"]) for name in ("config", "data", "splits", "code")},

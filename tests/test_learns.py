@@ -54,6 +54,8 @@ def test_provenance_is_there(part):
     assert one["trainings"]["simclr"]["trainings"] == 6  # three folds, two seeds
     assert one["trainings"]["simclr"]["steps"] == 200
     assert one["trainings"]["simclr"]["effective_rank"] > 0
+    assert one["folds"] == 3
+    assert "3 folds, 2 seeds, 2 draws of labels" in page([part])
     assert set(one["digests"]) == {"config", "data", "splits", "code"}
 
 

@@ -103,7 +103,7 @@ def _section(part: Mapping[str, Any], name: str, one: Mapping[str, Any]) -> str:
     validation = part["validation"]
     steps = sorted({round(training["steps"]) for training in one["trainings"].values()})
     head = (
-        f"## {name}\n\n{one['n_patients']} patients, {one['n_scans']} scans; {_several(validation['folds'], 'fold')}, "
+        f"## {name}\n\n{one['n_patients']} patients, {one['n_scans']} scans; {_parts(one['folds'])}, "
         f"{_several(validation['seeds'], 'seed')}, {_several(validation['draws'], 'draw')} of labels; "
         f"{' to '.join(str(s) for s in dict.fromkeys([steps[0], steps[-1]]))} steps of pretraining. "
         f"{part['metric'].upper()} per {one['unit']}, with {part['confidence']:.0%} intervals.\n\n"
@@ -112,6 +112,10 @@ def _section(part: Mapping[str, Any], name: str, one: Mapping[str, Any]) -> str:
     )
     tables = "".join(_budget(one, budget) for budget in one["budgets"])
     return head + tables + _gauges(one) + _provenance(one)
+
+
+def _parts(folds: int) -> str:
+    return "one fixed split" if folds == 1 else _several(folds, "fold")
 
 
 def _several(n: int, what: str) -> str:
