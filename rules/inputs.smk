@@ -30,6 +30,13 @@ def caption(name):
 # -- convert ---------------------------------------------------------------------------------------
 
 
+def private_place(name):
+    """Where names of a data set are kept, and the key of their pseudonyms; nothing where they may be shown."""
+    if not dataset_settings(name).is_private:
+        return {}
+    return {"private": f"{W}/private", "key": CONFIG.pseudonym_key}
+
+
 def convert_params(wildcards):
     dataset = dataset_settings(wildcards.dataset)
     place = resolve(CONFIG, wildcards.dataset)
@@ -44,6 +51,7 @@ def convert_params(wildcards):
         ndim=CONFIG.ndim,
         chunk=int(wildcards.chunk),
         chunks=dataset.chunks,
+        **private_place(wildcards.dataset),
     )
 
 
@@ -89,6 +97,7 @@ def audit_params(wildcards):
         contradictions=dataset.contradictions,
         near_duplicate=dataset.near_duplicate,
         pool=wildcards.dataset not in PLAN.evaluated,
+        **private_place(wildcards.dataset),
     )
 
 

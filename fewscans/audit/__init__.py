@@ -50,7 +50,8 @@ class Audit:
     ----------
     labels, duplicates, groups, findings
         As in `fewscans.contracts`. Beside them `labels` has `twin` (a test scan with a duplicate in
-        the training part), `pixel_sha256` and `attributes` (JSON: name -> value); `findings` has
+        the training part), `pixel_sha256` and `attributes` (JSON: name -> value), of private data sets `day` and
+        `place` (`fewscans.privacy.labels`); `findings` has
         `attribute` and `p` of the shortcut test.
     classes
         In order; with two, the last is the positive one.
@@ -91,7 +92,7 @@ def audit(
     note_files(found, scans, thumbnails.blank, thumbnails.constant)
     pairs = find_duplicates(scans, thumbnails, params.near_duplicate)
     clusters = cluster_duplicates(len(scans), pairs)
-    scans["group"] = make_groups(params.dataset, scans["patient"], clusters)
+    scans["group"] = make_groups(params.dataset, scans["patient"], clusters, scans.get("content"))
     scans["twin"] = find_twins(scans, clusters)
     groups = group_table(scans)
     duplicates = _duplicate_table(scans, pairs)
@@ -166,6 +167,7 @@ def _duplicate_table(scans: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
 
 def _label_table(scans: pd.DataFrame, params: AuditParams) -> pd.DataFrame:
     columns = [*COLUMNS["labels"], "twin", "pixel_sha256"]
+    columns += [name for name in ("day", "place") if name in scans]  # of private data sets
     labels = scans[columns].copy()
     for column in ("reason", "pixel_sha256"):
         labels[column] = labels[column].fillna("")

@@ -50,6 +50,10 @@ class ConvertParams(Settings):
     """This chunk, from 0."""
     chunks: int = 1
     """Number of chunks."""
+    private: str | None = None
+    """Folder of what must not be passed on; without it names stay as they are."""
+    key: str | None = None
+    """File with the key of pseudonyms; without it `key` in that folder, which is made where it is missing."""
 
 
 class ExportParams(Settings):
@@ -90,6 +94,10 @@ class AuditParams(Settings):
     """What to do about labels that contradict each other."""
     near_duplicate: float = 0.98
     """Correlation from which two scans are near duplicates."""
+    private: str | None = None
+    """Folder of what must not be passed on; without it names stay as they are."""
+    key: str | None = None
+    """File with the key of pseudonyms; without it `key` in that folder, which is made where it is missing."""
 
 
 class AuditPageParams(Settings):

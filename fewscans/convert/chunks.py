@@ -21,6 +21,8 @@ from fewscans.convert.sources import Source, in_chunk, list_scans, open_reader
 from fewscans.convert.unfold import unfold
 from fewscans.errors import UserError
 from fewscans.files import atomic, sha256_file
+from fewscans.privacy.converted import decoders_kept, hide
+from fewscans.privacy.header import FROM_HEADER, from_header
 
 INDEX, PIXELS = "index.parquet", "pixels.bin"
 # Values that are looked at in one go.
@@ -51,17 +53,26 @@ def write_chunk(params: ConvertParams, out: str | os.PathLike[str]) -> dict[str,
         open_reader(params) as reader,
     ):
         rows, beside = [], set()
-        for named, source in ((one, scan) for one in sources for scan in unfold(one, params)):
-            rows.append({**_convert(source, reader, pixels), "source": named.path})
-            beside |= {source.path} if source.beside else set()
+        with decoders_kept(params.private, params.dataset, f"convert.{params.chunk}"):
+            for named, source in ((one, scan) for one in sources for scan in unfold(one, params)):
+                row = _convert(source, reader, pixels, hidden=params.private is not None)
+                rows.append({**row, "source": named.path})
+                beside |= {source.path} if source.beside else set()
         _check_readable(rows, params, beside, whole=len(sources) == len(everything))
-        n_bytes = pixels.tell()
-    frame = pd.DataFrame(rows, columns=[*COLUMNS["index"], "note", "source"])
-    write_table(out / INDEX, "index", frame, dataset=params.dataset, pixels_bytes=n_bytes)
+        facts: dict[str, Any] = {"dataset": params.dataset, "pixels_bytes": pixels.tell()}
+    if params.private is not None:
+        rows, facts["key_mark"] = hide(rows, params)
+        facts["chunk"] = params.chunk
+    columns = [*COLUMNS["index"], "note", "source", *FROM_HEADER]
+    frame = pd.DataFrame(rows, columns=columns)
+    write_table(out / INDEX, "index", frame, **facts)
     return _summary(frame, out)
 
 
-def _convert(source: Source, reader: Callable[[Source], Scan], pixels: BinaryIO) -> dict[str, Any]:
+def _convert(
+    source: Source, reader: Callable[[Source], Scan], pixels: BinaryIO, hidden: bool
+) -> dict[str, Any]:
+    """Row of the index, its pixels written; where names are `hidden`, with what must not leak beside it."""
     row: dict[str, Any] = {
         "scan": source.scan,
         "path": source.path,
@@ -82,11 +93,13 @@ def _convert(source: Source, reader: Callable[[Source], Scan], pixels: BinaryIO)
         "status": "ok",
         "reason": "",
         "note": "",
+        **from_header(source.file, hidden),
     }
     try:
         scan = reader(source)
     except Unreadable as error:
-        log.warning("%r: %s: %s", source.path, error.status, error.reason)
+        if not hidden:
+            log.warning("%r: %s: %s", source.path, error.status, error.reason)
         return {**row, "status": error.status, "reason": error.reason, "format": error.format}
     data = np.ascontiguousarray(scan.array.astype(scan.array.dtype.newbyteorder("<"), copy=False))
     meta = scan.meta
