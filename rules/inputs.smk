@@ -16,6 +16,7 @@ from fewscans.config.stages import (
     PhantomParams,
     PretrainParams,
     ReportParams,
+    ShareableParams,
 )
 from fewscans.config.values import VALUES
 from fewscans.files import digest
@@ -357,6 +358,20 @@ def tune_weights(wildcards):
 # -- aggregate -------------------------------------------------------------------------------------
 
 ALL_RUNS = list(RUNS.values())
+
+
+def shareable_params():
+    places = [resolve(CONFIG, name) for name in CONFIG.datasets]
+    named = [path for place in places for path in (place.root, place.table, place.npz) if path]
+    # Folders of the clone itself are no secret (a cohort lies in `work`); whoever's home they are in is one.
+    far = [path for path in named if os.path.isabs(path)]
+    return ShareableParams(
+        datasets=list(CONFIG.datasets),
+        hidden=[name for name in CONFIG.datasets if dataset_settings(name).is_private],
+        private=f"{W}/private",
+        key=CONFIG.pseudonym_key,
+        places=sorted({*far, os.path.expanduser("~"), os.getcwd()}),
+    )
 
 
 def figure(dataset, name):

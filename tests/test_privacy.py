@@ -35,7 +35,7 @@ from fewscans.privacy.search import is_sought, names_of, search
 from fewscans.privacy.unpack import contents
 from fewscans.privacy.words import own_words
 
-KEY = bytes(range(32))
+KEY = hashlib.sha256(b"a key of the tests").digest()
 
 
 def make_lab(folder: Path, key: bytes = KEY) -> tuple[Lab, Planter]:
@@ -57,7 +57,7 @@ def holding(paths: list[Path], texts: dict[str, str]) -> list[str]:
     return [
         f"{place}: {where} ({text})"
         for path in paths
-        for place, data in [(path.name, str(path).encode()), *contents(path)]
+        for place, data in [(path.name, str(path).encode()), *contents(path, path.name)]
         for text, where in texts.items()
         if text.encode() in data
     ]

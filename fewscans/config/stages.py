@@ -283,6 +283,21 @@ class ReportParams(Settings):
     """The question."""
 
 
+class ShareableParams(Settings):
+    """Gather what may leave the house."""
+
+    datasets: list[str]
+    """All data sets, pools too."""
+    hidden: list[str] = []
+    """Those whose names are private."""
+    private: str | None = None
+    """Folder of their private tables."""
+    key: str | None = None
+    """File with the key of pseudonyms; without it `key` in that folder."""
+    places: list[str] = []
+    """Folders and files of this machine that must not be named."""
+
+
 class PhantomParams(Settings):
     """Write a generated cohort."""
 

@@ -85,21 +85,32 @@ def _dates(text: str) -> Iterator[str]:
         yield from (day.strftime("%Y%m%d"), day.isoformat())
 
 
-def search(path: Path, names: dict[bytes, str]) -> list[Leak]:
-    """Where `path`, its own name or what is packed in it holds one of `names`; each place and kind once."""
+def search(path: Path, names: dict[bytes, str], below: Path | None = None) -> list[Leak]:
+    """Where `path`, its name `below` a folder, or what is packed in it holds one of `names`; each place and kind once.
+
+    No place says the name that was found: it may be put into a log.
+    """
     tokens = {name: frozenset(_TOKEN.findall(name)) for name in names}
+    called = path.relative_to(below).as_posix() if below is not None else path.name
     found: dict[Leak, None] = {}
-    places = [
-        (f"name of {path.name}", str(path).encode("utf-8", "surrogateescape")),
-        *contents(path),
-    ]
-    for place, data in places:
-        there = set(_TOKEN.findall(data))
-        for name, kind in names.items():
-            # A name can only be where all its words are.
-            if tokens[name] <= there and _stands(name, data):
-                found[Leak(place, kind)] = None
+    for kind in _in(called.encode("utf-8", "surrogateescape"), tokens, names):
+        found[Leak("the name of a file", kind)] = None
+    shown = "a file that is called so" if found else called
+    for place, data in contents(path, shown):
+        for kind in _in(data, tokens, names):
+            found[Leak(place, kind)] = None
     return list(found)
+
+
+def _in(
+    data: bytes, tokens: dict[bytes, frozenset[bytes]], names: dict[bytes, str]
+) -> Iterator[str]:
+    """Kinds of the names that are in `data`."""
+    there = set(_TOKEN.findall(data))
+    for name, kind in names.items():
+        # A name can only be where all its words are.
+        if tokens[name] <= there and _stands(name, data):
+            yield kind
 
 
 def _stands(name: bytes, data: bytes) -> bool:

@@ -21,9 +21,9 @@ _PDF_STREAM = re.compile(rb"stream\r?\n(.*?)endstream", re.DOTALL)
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 
 
-def contents(path: Path) -> Iterator[tuple[str, bytes]]:
+def contents(path: Path, called: str) -> Iterator[tuple[str, bytes]]:
     """(place, bytes) of a file as it stands and of all that is packed in it, texts without escapes too."""
-    yield from _opened(str(path), path.read_bytes(), 0)
+    yield from _opened(called, path.read_bytes(), 0)
 
 
 def _opened(place: str, data: bytes, depth: int) -> Iterator[tuple[str, bytes]]:
