@@ -110,6 +110,7 @@ def audit_page_params(wildcards):
         source=dataset.source,
         datasheet=dataset.datasheet,
         exclude=dataset.exclude,
+        private=dataset.is_private,
         split=dataset.split,
         contradictions=dataset.contradictions,
         near_duplicate=dataset.near_duplicate,

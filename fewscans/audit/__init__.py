@@ -28,7 +28,7 @@ from fewscans.audit.groups import (
     group_table,
     make_groups,
 )
-from fewscans.audit.looks import note_looks
+from fewscans.audit.looks import note_identity, note_looks
 from fewscans.audit.scans import attribute_values, join_table, parts_across
 from fewscans.audit.shortcut import METHOD, shortcut_test
 from fewscans.audit.thumbnails import make_thumbnails
@@ -104,6 +104,7 @@ def audit(
     _settle_contradictions(found, scans, clusters, params)
     note_classes(found, scans)
     note_balance(found, scans)
+    note_identity(found, scans, thumbnails.looks)
     note_looks(found, scans, thumbnails.looks, thumbnails.constant)
     usable = scans[(scans["status"] == "ok") & (scans["target"] != "")]
     told = attribute_values(usable, thumbnails.looks.loc[usable.index], params.attributes)

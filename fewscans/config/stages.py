@@ -113,6 +113,8 @@ class AuditPageParams(Settings):
     """What only the user knows of it."""
     exclude: list[str] = []
     """Paths or globs that were left out; only their number is shown."""
+    private: bool = False
+    """Whether names are private; the data sheet then says what became of them."""
     split: Literal["grouped", "official"] = "grouped"
     """Kind of split."""
     contradictions: Literal["exclude", "keep"] = "exclude"

@@ -22,7 +22,7 @@ from fewscans.convert.unfold import unfold
 from fewscans.errors import UserError
 from fewscans.files import atomic, sha256_file
 from fewscans.privacy.converted import decoders_kept, hide
-from fewscans.privacy.header import FROM_HEADER, from_header
+from fewscans.privacy.suspect import FROM_HEADER, from_header
 
 INDEX, PIXELS = "index.parquet", "pixels.bin"
 # Values that are looked at in one go.

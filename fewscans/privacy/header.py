@@ -27,10 +27,6 @@ _RUN = re.compile(rb"[\x20-\x7e\x80-\xff]{4,}")
 _NIFTI_TEXT = ("descrip", "aux_file", "intent_name", "db_name")
 
 
-# What of it stands in the index.
-FROM_HEADER = ("modality", "manufacturer")
-
-
 @dataclass(frozen=True)
 class Header:
     """Of one file.
@@ -77,13 +73,6 @@ def read_header(path: Path, identifiers: bool = True) -> Header:
         if kind:
             return Header(identifiers=_unique(_image(path)) if identifiers else ())
     return Header()
-
-
-def from_header(path: Path | None, hidden: bool) -> dict[str, Any]:
-    """Items of a row of the index; where names are `hidden`, `date` and `identifiers` beside them."""
-    found = read_header(path, hidden) if path is not None else Header()
-    items: dict[str, Any] = {name: getattr(found, name) for name in FROM_HEADER}
-    return items | ({"date": found.date, "identifiers": list(found.identifiers)} if hidden else {})
 
 
 def _dicom(path: Path, identifiers: bool) -> Header:
