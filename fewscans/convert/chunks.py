@@ -21,6 +21,8 @@ from fewscans.convert.sources import in_chunk, list_scans, open_reader
 from fewscans.convert.unfold import unfold
 from fewscans.errors import UserError
 from fewscans.files import atomic, write_json
+from fewscans.privacy.converted import decoders_kept, hide
+from fewscans.privacy.suspect import FROM_HEADER
 
 __all__ = [
     "INDEX",
@@ -59,26 +61,30 @@ def write_chunk(params: ConvertParams, out: str | os.PathLike[str]) -> dict[str,
         open_reader(params) as reader,
     ):
         rows, beside = [], set()
-        for named, source in ((one, scan) for one in sources for scan in unfold(one, params)):
-            for row in record(source, reader, params, pixels):
-                # Of a slice that the table names: its row, not that of its volume.
-                own = row["path"].removeprefix(row["volume"]) if named.slices else ""
-                rows.append({**row, "source": f"{named.path}{own}"})
-            beside |= {source.path} if source.beside else set()
+        with decoders_kept(params.private, params.dataset, f"convert.{params.chunk}"):
+            for named, source in ((one, scan) for one in sources for scan in unfold(one, params)):
+                for row in record(source, reader, params, pixels):
+                    # Of a slice that the table names: its row, not that of its volume.
+                    own = row["path"].removeprefix(row["volume"]) if named.slices else ""
+                    rows.append({**row, "source": f"{named.path}{own}"})
+                beside |= {source.path} if source.beside else set()
         _check_readable(rows, params, beside, whole=len(sources) == len(everything))
-        n_bytes = pixels.tell()
-    columns = [*COLUMNS["index"], "note", "source"]
+        facts: dict[str, Any] = {"dataset": params.dataset, "pixels_bytes": pixels.tell()}
+    if params.private is not None:
+        rows, facts["key_mark"] = hide(rows, params)
+        facts["chunk"] = params.chunk
+    columns = [*COLUMNS["index"], "note", "source", *FROM_HEADER]
     columns += ["volume"] if params.slices is not None else []
     columns += (
         ["mask_offset", "mask_dtype", "mask_labels"] if any(one.mask for one in everything) else []
     )
     frame = pd.DataFrame(rows, columns=columns)
-    write_table(out / INDEX, "index", frame, dataset=params.dataset, pixels_bytes=n_bytes)
+    write_table(out / INDEX, "index", frame, **facts)
     if params.read_ndim == 3 or params.table is None:  # else a row of the table is a scan
         used = frame.loc[frame["status"] == "ok", "source"]
         rule = params.slices and params.slices.model_dump()
-        facts = {"scans": len(used), "sources": int(used.nunique()), "slices": rule}
-        write_json(out / COUNTS, facts)
+        counts = {"scans": len(used), "sources": int(used.nunique()), "slices": rule}
+        write_json(out / COUNTS, counts)
     return _summary(frame, out)
 
 
