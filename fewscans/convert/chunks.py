@@ -15,8 +15,9 @@ import pandas as pd
 from fewscans.config.stages import ConvertParams
 from fewscans.contracts import COLUMNS, read_metadata, read_table, write_table
 from fewscans.convert import log, to_physical
-from fewscans.convert.paths import shown
+from fewscans.convert.paths import shown, split_number
 from fewscans.convert.record import pixel_digest, record
+from fewscans.convert.slices import split_slice
 from fewscans.convert.sources import in_chunk, list_scans, open_reader
 from fewscans.convert.unfold import unfold
 from fewscans.errors import UserError
@@ -66,7 +67,9 @@ def write_chunk(params: ConvertParams, out: str | os.PathLike[str]) -> dict[str,
                 for row in record(source, reader, params, pixels):
                     # Of a slice that the table names: its row, not that of its volume.
                     own = row["path"].removeprefix(row["volume"]) if named.slices else ""
-                    rows.append({**row, "source": f"{named.path}{own}"})
+                    rows.append(
+                        {**row, "source": f"{named.path}{own}", "whole": _whole(named.path)}
+                    )
                 beside |= {source.path} if source.beside else set()
         _check_readable(rows, params, beside, whole=len(sources) == len(everything))
         facts: dict[str, Any] = {"dataset": params.dataset, "pixels_bytes": pixels.tell()}
@@ -74,7 +77,7 @@ def write_chunk(params: ConvertParams, out: str | os.PathLike[str]) -> dict[str,
         rows, facts["key_mark"] = hide(rows, params)
         facts["chunk"] = params.chunk
     columns = [*COLUMNS["index"], "note", "source", *FROM_HEADER]
-    columns += ["volume"] if params.slices is not None else []
+    columns += ["volume", "whole"] if params.slices is not None else []
     columns += (
         ["mask_offset", "mask_dtype", "mask_labels"] if any(one.mask for one in everything) else []
     )
@@ -86,6 +89,11 @@ def write_chunk(params: ConvertParams, out: str | os.PathLike[str]) -> dict[str,
         counts = {"scans": len(used), "sources": int(used.nunique()), "slices": rule}
         write_json(out / COUNTS, counts)
     return _summary(frame, out)
+
+
+def _whole(path: str) -> str:
+    """The file or folder that a slice, frame or volume named by a path is in."""
+    return split_number(split_slice(path)[0])[0]
 
 
 def _check_readable(

@@ -32,6 +32,7 @@ PASSED_ON: dict[str, str] = {
     "reason": "words of ours and numbers of up to 6 digits",
     "note": "the same",
     "volume": "pseudonym of the volume that a slice is of",
+    "whole": "pseudonym of the file or folder that a slice is in",
     "mask_offset": "a number, ours",
     "mask_dtype": "type of the mask's numbers, ours",
     "mask_labels": "a number: pixels of the mask that are not 0",

@@ -49,7 +49,7 @@ def decoders_kept(private: str | None, dataset: str, what: str) -> Iterator[None
 def hide(rows: list[dict[str, Any]], params: ConvertParams) -> tuple[list[dict[str, Any]], str]:
     """(rows of the index of a chunk under pseudonyms, mark of the key); what they were called is written privately.
 
-    Each of `rows` has `source`, `volume`, `date` and `identifiers` beside the columns of the index.
+    Each of `rows` has `source`, `whole`, `date` and `identifiers` beside the columns of the index.
     """
     assert params.private is not None
     names = pseudonyms_of(params)
@@ -57,8 +57,8 @@ def hide(rows: list[dict[str, Any]], params: ConvertParams) -> tuple[list[dict[s
     for row in rows:
         scan, source = names.scan(row["path"]), names.scan(row["source"])
         kept.append({name: row.get(name) for name in PART} | {"scan": scan, "source_key": source})
-        hidden = {"scan": scan, "path": scan, "source": source, "volume": names.scan(row["volume"])}
-        shown.append({**passed_on(row), **hidden})
+        of = {name: names.scan(row[name]) for name in ("volume", "whole")}
+        shown.append({**passed_on(row), "scan": scan, "path": scan, "source": source, **of})
         if row["status"] != "ok":
             log.warning("%s: %s: %s", scan, row["status"], shown[-1]["reason"])
     write(part_path(params.private, params.dataset, params.chunk), PART, kept)

@@ -40,7 +40,8 @@ def read_private_labels(
     """
     names = pseudonyms_of(params)
     kept = _parts(params, index, names.mark()).set_index("scan").loc[index["scan"]].reset_index()
-    called = index.assign(path=kept["path"].to_numpy(), source=kept["source"].to_numpy())
+    names_before = [name for name in ("path", "source", "volume") if name in index]
+    called = index.assign(**{name: kept[name].to_numpy() for name in names_before})
     table = read_labels(params, called)
     told = table.set_index("path").reindex(kept["path"]).fillna("").astype(str)
     attributes = [name for name in table.columns if name not in _OURS]

@@ -26,6 +26,7 @@ PART: dict[str, pa.DataType] = {
     "path": TEXT,
     "source_key": TEXT,
     "source": TEXT,
+    "volume": TEXT,
     "sha256": TEXT,
     "reason": TEXT,
     "note": TEXT,

@@ -28,9 +28,8 @@ def vocabulary() -> frozenset[str]:
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         }
         for node in ast.walk(tree):
-            is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
-            if is_text and id(node) not in said:
-                words.update(_TOKEN.findall(node.value))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                words.update(_TOKEN.findall(node.value) if id(node) not in said else ())
     return frozenset(words)
 
 
