@@ -114,7 +114,7 @@ def test_configs_of_ours_pass_the_schema_and_load(path):
         {"budgets": ["5x"]},
         {"seed": -1},
         {"encoders": {"a": {"method": "simcrl"}}},
-        {"encoders": {"a": {"method": "simclr", "temperatur": 0.1}}},
+        {"encoders": {"a": {"method": "simclr", "temperature2": 0.1}}},
         {"encoders": {"a": {"method": "simclr", "augment": {"noise": 1}}}},
     ],
 )
