@@ -12,6 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
+# Values that are resampled in one go.
+_BLOCK = 2**20
+
 
 def resampling_weights(n_in: int, n_out: int, pitch: float | None = None) -> csr_array:
     """Matrix [n_out, n_in] of linear interpolation along an axis, widened where it shrinks.
@@ -47,7 +50,7 @@ def resize(
     With `pitch` (source pixels from a new one to the next, for each axis) what is longer than `shape`
     is cut off on both sides.
     """
-    made = np.asarray(image, dtype=np.float64)
+    made: npt.NDArray[np.floating] = np.asarray(image)
     for axis, n_out in enumerate(shape, start=1):
         n_in = made.shape[axis]
         step = None if pitch is None else pitch[axis - 1]
@@ -55,9 +58,16 @@ def resize(
             continue
         # A sparse product adds in a fixed order: the same bytes whatever the number of threads.
         moved = np.moveaxis(made, axis, 0)
-        flat = resampling_weights(n_in, n_out, step) @ moved.reshape(n_in, -1)
-        made = np.moveaxis(flat.reshape(n_out, *moved.shape[1:]), 0, axis)
-    return np.ascontiguousarray(made)
+        weights = resampling_weights(n_in, n_out, step)
+        # Some of the lines at a time: no copy of a volume as float64.
+        flat = np.empty((n_out, *moved.shape[1:]))
+        some = max(1, _BLOCK * moved.shape[2] // moved.size)
+        for first in range(0, moved.shape[2], some):
+            part = (slice(None), slice(None), slice(first, first + some))
+            lines = np.asarray(moved[part], dtype=np.float64).reshape(n_in, -1)
+            flat[part] = (weights @ lines).reshape(flat[part].shape)
+        made = np.moveaxis(flat, 0, axis)
+    return np.ascontiguousarray(made, dtype=np.float64)
 
 
 def fitted_shape(

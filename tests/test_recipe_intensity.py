@@ -8,6 +8,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from recipe_factory import head, recipe
 from skimage import exposure
 
@@ -18,6 +21,7 @@ from fewscans.errors import UserError
 from fewscans.normalise import make_store, match_channels, normalise_scan
 from fewscans.normalise.bias import correct_bias
 from fewscans.normalise.foreground import foreground_mask
+from fewscans.normalise.intensity import percentiles
 from fewscans.plan import expand
 from fewscans.store import Store
 
@@ -244,3 +248,17 @@ def test_colour_goes_through_every_step():
     assert x[0].mean() > x[2].mean()
     gray = normalise_scan(match_channels(colour, 1), (), recipe(**options)).x
     assert gray.shape == (1, 16, 16)
+
+
+@given(
+    arrays(
+        np.float32,
+        st.tuples(st.just(1), st.integers(1, 9), st.integers(1, 9)),
+        elements=st.floats(-1000, 1000, width=32),
+    ),
+    st.floats(0, 100),
+    st.floats(0, 100),
+)
+def test_percentiles_are_those_of_numpy_to_the_last_digit(image, low, high):
+    expected = np.percentile(image.astype(np.float64), (low, high))
+    assert percentiles(image, (low, high)) == tuple(expected)

@@ -29,6 +29,8 @@ MAX_PIXELS = 2**27
 # Voxels of a series, whose slices are all there: 2,048 of 512 x 512.
 MAX_VOXELS = 2**29
 KINDS = "PNG, JPEG, TIFF, BMP, DICOM, NIfTI"
+# Values that are scaled in one go.
+_BLOCK = 2**20
 # Bytes of a file that tell its kind: a NIfTI-2 header has 540.
 _HEAD = 544
 
@@ -105,7 +107,13 @@ def to_physical(
 
     if scale == 1.0 and intercept == 0.0:
         return array.astype(np.float32)
-    return (array.astype(np.float64) * scale + intercept).astype(np.float32)
+    made = np.empty(array.shape, np.float32)
+    flat, into = np.ascontiguousarray(array).reshape(-1), made.reshape(-1)
+    # By blocks: as float64 a volume would be several times itself.
+    for start in range(0, flat.size, _BLOCK):
+        part = slice(start, start + _BLOCK)
+        into[part] = flat[part].astype(np.float64) * scale + intercept
+    return made
 
 
 def sniff(head: bytes) -> str:

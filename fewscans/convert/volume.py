@@ -47,7 +47,9 @@ def read_volume(path: Path, kind: str) -> Scan:
     stored = np.asanyarray(image.dataobj.get_unscaled())
     zooms = np.asarray(image.header.get_zooms()[:3], dtype=float)
     unit = _TO_MM.get(image.header.get_xyzt_units()[0], 1.0)
-    array, spacing, turned = to_ras(stored, image.affine, zooms * unit)
+    own = image.affine
+    del image  # with the bytes of the file, which are as many as the voxels
+    array, spacing, turned = to_ras(stored, own, zooms * unit)
     notes: tuple[str, ...] = ()
     if not all(np.isfinite(s) and s > 0 for s in spacing):
         spacing = ()
@@ -56,7 +58,7 @@ def read_volume(path: Path, kind: str) -> Scan:
     voxels, more = make_finite(voxels)
     notes = (*notes, *more, *turned)
     meta = Meta(kind, mode, 8 * voxels.dtype.itemsize, float(slope), float(intercept), notes=notes)
-    affine = turned_affine(stored.shape, image.affine, unit) if spacing else None
+    affine = turned_affine(stored.shape, own, unit) if spacing else None
     return Scan(join_equal_channels(voxels), spacing, meta, affine)
 
 

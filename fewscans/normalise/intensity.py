@@ -24,11 +24,11 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601-7, section 2.5.1
 _FLAT = 1e-6  # less than a step of a store: rounding, which must not be stretched to contrast
 
 
-def match_channels(image: npt.NDArray[np.floating], channels: int) -> npt.NDArray[np.float64]:
-    """[C, ...] -> [channels, ...]: gray is repeated, colour becomes its luma."""
+def match_channels(image: npt.NDArray[np.floating], channels: int) -> npt.NDArray[np.floating]:
+    """[C, ...] -> [channels, ...]: gray is repeated, colour becomes its luma (float64); itself where both agree."""
+    if image.shape[0] == channels:
+        return image
     made = np.asarray(image, dtype=np.float64)
-    if made.shape[0] == channels:
-        return made
     if channels == 1:
         return np.tensordot(np.asarray(_LUMA), made, axes=1)[None]
     return np.repeat(made[:1], channels, axis=0)
@@ -49,14 +49,28 @@ def intensity_range(
         image = inside
     low, high = float(image.min()), float(image.max())
     if recipe.normalise == "zscore":
+        image = np.asarray(image, dtype=np.float64)
         mean, deviation = float(image.mean()), float(image.std())
         # Rounding alone can give a constant image a tiny deviation.
         return (mean - 3 * deviation, mean + 3 * deviation) if low < high else (low, low)
     if recipe.normalise == "percentile":
-        inner = np.percentile(image, recipe.percentiles)
+        inner = percentiles(image, recipe.percentiles)
         if inner[0] < inner[1]:
-            return float(inner[0]), float(inner[1])
+            return inner
     return low, high
+
+
+def percentiles(image: npt.NDArray[np.floating], ranks: tuple[float, float]) -> tuple[float, float]:
+    """Two percentiles as ``np.percentile`` has them of float64, to the last digit, with no copy in float64."""
+    places = [rank / 100 * (image.size - 1) for rank in ranks]
+    below = [int(place) for place in places]
+    ranked = np.partition(image, [min(k + d, image.size - 1) for k in below for d in (0, 1)], axis=None)  # fmt: skip
+    found = []
+    for place, k in zip(places, below, strict=True):
+        low, high = float(ranked[k]), float(ranked[min(k + 1, image.size - 1)])
+        t = place - k
+        found.append(low + (high - low) * t if t < 0.5 else high - (high - low) * (1 - t))
+    return found[0], found[1]
 
 
 def equalise(x: npt.NDArray[np.float64], limit: float, apart: bool) -> npt.NDArray[np.float64]:
