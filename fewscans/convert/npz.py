@@ -258,7 +258,7 @@ def _open_archive(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
         EOFError,
         zlib.error,
         OSError,
-        NotImplementedError,
+        NotImplementedError,  # zipfile's word for a compression that it does not know
         RuntimeError,
     ) as error:
         raise UserError(f"{path}: not an .npz archive, or damaged ({error}).") from None
