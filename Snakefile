@@ -1,6 +1,6 @@
 # fewscans: from raw scans and a few labels to results/ablation_table.csv.
 # Targets: all (default), results/ablation_table.csv, results/report.html, data (stop before any training), exports
-# (converted scans for a viewer).
+# (converted scans for a viewer), shareable (what may leave the house).
 
 from pathlib import Path
 
@@ -31,6 +31,7 @@ include: "rules/tune.smk"
 include: "rules/pretrain.smk"
 include: "rules/finetune.smk"
 include: "rules/aggregate.smk"
+include: "rules/shareable.smk"
 
 
 rule all:

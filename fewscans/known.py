@@ -16,8 +16,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fewscans.config.values import Tables
-from fewscans.contracts import read_table
+from fewscans.contracts import read_metadata, read_table
 from fewscans.errors import UserError
+from fewscans.privacy.files import words_kept
+from fewscans.privacy.table import TABLE
+from fewscans.privacy.table import read as read_private
 from fewscans.values import Values, read_all
 
 Companion = Literal["patient", "neighbour"]
@@ -107,7 +110,8 @@ def read_known(
     labelled
         Scans whose labels may be seen: those of the training fold of `dataset`.
     labels
-        Data set -> its labels.parquet, for `dataset` and its pools.
+        Data set -> its labels.parquet, for `dataset` and its pools. Where patients and paths in it are pseudonyms,
+        values are found by what they were called: it names its private table.
     values, tables
         Tables of values by data set and name, and which names are wanted; all of `dataset` without it.
 
@@ -124,8 +128,11 @@ def read_known(
         )
     parts = []
     for name, path in labels.items():
-        table = read_table(path, "labels")[["scan", "path", "patient", "target", "status"]]
-        parts.append(table.assign(dataset=name))
+        table = read_table(path, "labels")
+        columns = ["scan", "path", "patient", "target", "status"]
+        parts.append(
+            table[[*columns, *(["place"] if "place" in table else [])]].assign(dataset=name)
+        )
     table = pd.concat(parts, ignore_index=True).drop_duplicates("scan").set_index("scan")
     lost = [scan for scan in scans if scan not in table.index]
     if lost:
@@ -142,11 +149,40 @@ def read_known(
     codes = {name: code for code, name in enumerate(classes)}
     return Known(
         patient,
-        _places(rows["path"].tolist(), patient),
+        _places(_orders(rows), patient),
         np.array([codes.get(name, -1) for name in target], dtype=np.int64),
         classes,
-        read_all(rows, values or {}, dataset, tables) if "values" in wants else (),
+        _values(rows, labels, values or {}, dataset, tables) if "values" in wants else (),
     )
+
+
+def _orders(rows: pd.DataFrame) -> list[str]:
+    """What puts scans of a patient in order: their paths, or where these are pseudonyms, their place."""
+    place = rows["place"] if "place" in rows else pd.Series(np.nan, index=rows.index)
+    paths = zip(rows["path"], place, strict=True)
+    return [path if at != at or at is None else str(int(at)) for path, at in paths]
+
+
+def _values(
+    rows: pd.DataFrame,
+    labels: Mapping[str, Path],
+    values: Tables,
+    dataset: str,
+    tables: Sequence[str] | None,
+) -> tuple[Values, ...]:
+    """Values of the scans in `rows`, found by what their patients and files were called."""
+    rows, folder = rows.copy(), None
+    for name, path in labels.items():
+        where = read_metadata(path).get("private")
+        if where is None:
+            continue
+        folder = str(Path(where).parent)
+        told = read_private(Path(where), TABLE).set_index("scan")
+        own = (rows["dataset"] == name).to_numpy(bool)
+        for column in ("path", "patient"):
+            rows.loc[own, column] = told.loc[rows.index[own], column].to_numpy()
+    with words_kept(folder, dataset, "values"):
+        return read_all(rows, values, dataset, tables)
 
 
 def _places(paths: list[str], patient: NDArray[np.int64]) -> NDArray[np.int64]:

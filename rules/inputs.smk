@@ -16,6 +16,7 @@ from fewscans.config.stages import (
     PhantomParams,
     PretrainParams,
     ReportParams,
+    ShareableParams,
 )
 from fewscans.config.values import VALUES
 from fewscans.files import digest
@@ -28,6 +29,13 @@ def caption(name):
 
 
 # -- convert ---------------------------------------------------------------------------------------
+
+
+def private_place(name):
+    """Where names of a data set are kept, and the key of their pseudonyms; nothing where they may be shown."""
+    if not dataset_settings(name).is_private:
+        return {}
+    return {"private": f"{W}/private", "key": CONFIG.pseudonym_key}
 
 
 def convert_params(wildcards):
@@ -46,6 +54,7 @@ def convert_params(wildcards):
         mask_column=dataset.columns.mask,
         chunk=int(wildcards.chunk),
         chunks=chunks_of(CONFIG, wildcards.dataset),
+        **private_place(wildcards.dataset),
     )
 
 
@@ -91,6 +100,7 @@ def audit_params(wildcards):
         contradictions=dataset.contradictions,
         near_duplicate=dataset.near_duplicate,
         pool=wildcards.dataset not in PLAN.evaluated,
+        **private_place(wildcards.dataset),
     )
 
 
@@ -102,6 +112,7 @@ def audit_page_params(wildcards):
         source=dataset.source,
         datasheet=dataset.datasheet,
         exclude=dataset.exclude,
+        private=dataset.is_private,
         split=dataset.split,
         contradictions=dataset.contradictions,
         near_duplicate=dataset.near_duplicate,
@@ -350,6 +361,20 @@ def tune_weights(wildcards):
 # -- aggregate -------------------------------------------------------------------------------------
 
 ALL_RUNS = list(RUNS.values())
+
+
+def shareable_params():
+    places = [resolve(CONFIG, name) for name in CONFIG.datasets]
+    named = [path for place in places for path in (place.root, place.table, place.npz) if path]
+    # Folders of the clone itself are no secret (a cohort lies in `work`); whoever's home they are in is one.
+    far = [path for path in named if os.path.isabs(path)]
+    return ShareableParams(
+        datasets=list(CONFIG.datasets),
+        hidden=[name for name in CONFIG.datasets if dataset_settings(name).is_private],
+        private=f"{W}/private",
+        key=CONFIG.pseudonym_key,
+        places=sorted({*far, os.path.expanduser("~"), os.getcwd()}),
+    )
 
 
 def figure(dataset, name):

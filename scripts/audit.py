@@ -17,18 +17,29 @@ from fewscans.config.stages import AuditParams
 from fewscans.contracts import write_table
 from fewscans.convert.chunks import read_converted
 from fewscans.convert.table import read_labels
+from fewscans.privacy.files import words_kept
+from fewscans.privacy.labels import read_private_labels
+from fewscans.privacy.table import table_path
 
 
 def work(arguments: argparse.Namespace, params: AuditParams) -> dict[str, Any]:
     """Audit the data set; facts for the side-car."""
     index, read_pixels = read_converted(arguments.converted)
-    made = audit(index, read_labels(params, index), read_pixels, params)
+    with words_kept(params.private, params.dataset, "audit"):
+        if params.private is None:
+            table = read_labels(params, index)
+        else:
+            index, table = read_private_labels(params, index)
+        made = audit(index, table, read_pixels, params)
     facts = {"dataset": params.dataset, "classes": made.classes, "flags": made.flags}
     out = Path(arguments.out)
     write_table(out / "duplicates.parquet", "duplicates", made.duplicates, dataset=params.dataset)
     write_table(out / "groups.parquet", "groups", made.groups, dataset=params.dataset)
     write_table(out / "findings.parquet", "findings", made.findings, **facts, shortcut=METHOD)
-    write_table(arguments.labels, "labels", made.labels, **facts)
+    private = {}
+    if params.private is not None:  # for methods that look values up by what patients are called
+        private = {"private": str(table_path(params.private, params.dataset))}
+    write_table(arguments.labels, "labels", made.labels, **facts, **private)
     return facts
 
 

@@ -20,8 +20,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _convert(arguments: argparse.Namespace, params: ConvertParams) -> dict[str, Any]:
     from fewscans.convert.chunks import write_chunk
+    from fewscans.privacy.files import words_kept
 
-    return write_chunk(params, arguments.out)
+    with words_kept(params.private, params.dataset, f"convert.{params.chunk}"):
+        return write_chunk(params, arguments.out)
 
 
 if __name__ == "__main__":

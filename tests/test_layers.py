@@ -68,6 +68,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "values",
         "labelled",
         "predictions",
+        "privacy",
+        "commands.who",
         "protocols.task",
     ),
     "judging": (

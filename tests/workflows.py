@@ -20,7 +20,7 @@ PARTS += ["snakemake_logger_plugin_fewscans"]
 TIME_COLUMNS = ["device_seconds"]
 
 CONFIG = {
-    "datasets": {"tiny": {"root": "raw", "table": "labels.csv"}},
+    "datasets": {"tiny": {"root": "raw", "table": "labels.csv", "private": False}},
     "recipes": {"px32": {"size": 32}},
     "encoders": {
         "simclr": {"method": "simclr", "backbone": "test_resnet", "epochs": 2, "batch_size": 16}

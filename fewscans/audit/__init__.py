@@ -28,7 +28,7 @@ from fewscans.audit.groups import (
     group_table,
     make_groups,
 )
-from fewscans.audit.looks import note_looks
+from fewscans.audit.looks import note_identity, note_looks
 from fewscans.audit.scans import attribute_values, join_table, parts_across
 from fewscans.audit.shortcut import METHOD, shortcut_test
 from fewscans.audit.thumbnails import make_thumbnails
@@ -50,7 +50,8 @@ class Audit:
     ----------
     labels, duplicates, groups, findings
         As in `fewscans.contracts`. Beside them `labels` has `twin` (a test scan with a duplicate in
-        the training part), `pixel_sha256` and `attributes` (JSON: name -> value); `findings` has
+        the training part), `pixel_sha256` and `attributes` (JSON: name -> value), of private data sets `day` and
+        `place` (`fewscans.privacy.labels`); `findings` has
         `attribute` and `p` of the shortcut test.
     classes
         In order; with two, the last is the positive one.
@@ -94,7 +95,7 @@ def audit(
         volume = scans["volume"].to_numpy(object)
         pairs = pairs[volume[pairs["a"]] != volume[pairs["b"]]].reset_index(drop=True)
     clusters = cluster_duplicates(len(scans), pairs)
-    scans["group"] = make_groups(params.dataset, scans["patient"], clusters)
+    scans["group"] = make_groups(params.dataset, scans["patient"], clusters, scans.get("content"))
     scans["twin"] = find_twins(scans, clusters)
     groups = group_table(scans)
     duplicates = _duplicate_table(scans, pairs)
@@ -106,6 +107,7 @@ def audit(
     _settle_contradictions(found, scans, clusters, params)
     note_classes(found, scans)
     note_balance(found, scans)
+    note_identity(found, scans, thumbnails.looks)
     note_looks(found, scans, thumbnails.looks, thumbnails.constant)
     usable = scans[(scans["status"] == "ok") & (scans["target"] != "")]
     told = attribute_values(usable, thumbnails.looks.loc[usable.index], params.attributes)
@@ -169,6 +171,7 @@ def _duplicate_table(scans: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
 
 def _label_table(scans: pd.DataFrame, params: AuditParams) -> pd.DataFrame:
     columns = [*COLUMNS["labels"], "twin", "pixel_sha256"]
+    columns += [name for name in ("day", "place") if name in scans]  # of private data sets
     labels = scans[columns].copy()
     for column in ("reason", "pixel_sha256"):
         labels[column] = labels[column].fillna("")

@@ -18,11 +18,17 @@ def cluster_duplicates(n: int, pairs: pd.DataFrame) -> npt.NDArray[np.int64]:
     return _components(n, pairs["a"].to_numpy(), pairs["b"].to_numpy())
 
 
-def make_groups(dataset: str, patients: pd.Series, clusters: npt.NDArray[np.int64]) -> list[str]:
+def make_groups(
+    dataset: str,
+    patients: pd.Series,
+    clusters: npt.NDArray[np.int64],
+    content: pd.Series | None = None,
+) -> list[str]:
     """Group of each scan: patients that a cluster of duplicates connects are one group.
 
     Its name is a hash of the first of its patients by name: it holds no foreign text, and no label
-    moves it.
+    moves it. With `content`, a digest of each scan's pixels or file ("": none), it is a hash of the smallest of these:
+    where patients have keyed pseudonyms, names of groups, and so folds, then don't hang on the key.
     """
     codes, names = pd.factorize(patients, sort=True)
     n = len(patients)
@@ -34,7 +40,15 @@ def make_groups(dataset: str, patients: pd.Series, clusters: npt.NDArray[np.int6
     ):  # names are sorted, so the first seen is the smallest
         first.setdefault(int(part), str(name))
     called = {part: digest([dataset, "group", name]) for part, name in first.items()}
-    return [called[int(parts[code])] for code in codes]
+    groups = [int(parts[code]) for code in codes]
+    if content is not None:
+        seen = pd.DataFrame({"part": groups, "content": content.to_numpy(object)})
+        seen = seen[seen["content"] != ""]
+        # Two empty scans, or two broken files, may be equal and of two groups: such content names none.
+        alone = seen.groupby("content")["part"].transform("nunique") == 1
+        first_of = seen[alone].groupby("part")["content"].min()
+        called |= {int(part): digest([dataset, "content", made]) for part, made in first_of.items()}
+    return [called[part] for part in groups]
 
 
 def _components(

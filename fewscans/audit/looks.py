@@ -68,6 +68,20 @@ def note_looks(
         _note_outliers(found, same, seen.loc[same.index])
 
 
+def note_identity(found: Findings, scans: pd.DataFrame, looks: pd.DataFrame) -> None:
+    """Scans whose pixels may show who it is: burned-in text, a face; by what their files say, and by their looks."""
+    ok = (scans["status"] == "ok").to_numpy(bool)
+    for check, column, seen, how in (
+        ("burned-in", "burned_in", "text", "strokes like letters at the border"),
+        ("face", "face", "head", "size and shape of a head, with air before it"),
+    ):
+        said = scans.get(column, pd.Series("", index=scans.index)).fillna("").astype(str)
+        marked = looks[seen].to_numpy(bool)
+        words = said.where(~marked, said.where(said == "", said + ", ") + how)
+        chosen = scans[ok & (words != "").to_numpy(bool)]
+        found.each(chosen, check, "warning", words[chosen.index], "kept; look before you share it")
+
+
 def _note_clipped(found: Findings, scans: pd.DataFrame, looks: pd.DataFrame) -> None:
     # Masks have two values only: all their pixels are at an end.
     binary = looks["lowest"] + looks["highest"] > 0.999

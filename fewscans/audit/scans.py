@@ -5,8 +5,6 @@ from __future__ import annotations
 import pandas as pd
 
 from fewscans.config.stages import AuditParams
-from fewscans.convert.paths import split_number
-from fewscans.convert.slices import split_slice
 from fewscans.convert.table import part_names
 
 NO_PATIENT = "scan:"  # in front of the key of a scan that nobody knows the patient of
@@ -55,7 +53,7 @@ def join_table(index: pd.DataFrame, table: pd.DataFrame, params: AuditParams) ->
     scans["own_label"] = False
     if "volume" in scans:
         scans["own_label"] = (scans["path"] != scans["volume"]) & (scans["path"] == sources)
-        sources = sources.map(lambda path: split_number(split_slice(path)[0])[0])
+        sources = scans["whole"]
     first = scans.groupby(sources.to_numpy(), sort=False)["scan"].transform("first")
     scans.loc[~scans["known_patient"], "patient"] = NO_PATIENT + first
     # Only a table has attributes: folders of classes and .npz files do not.

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from fewscans.audit.looks import MEASURES, measure
+from fewscans.privacy.suspect import has_text, is_head
 
 SIDE = 32
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as PIL turns RGB to gray
@@ -40,6 +41,15 @@ class Thumbnails:
     looks: pd.DataFrame
 
 
+def _suspect(gray: npt.NDArray[np.float32], row: pd.Series) -> tuple[bool, bool]:
+    """Whether a scan looks as if it had text in it; as if it showed a head."""
+    spacing = tuple(row["spacing_mm"])
+    if gray.ndim == 2:
+        return has_text(gray), False
+    may = row.get("modality", "") in ("CT", "MR", "") and len(spacing) == 3
+    return False, may and is_head(gray, spacing, row["unit"])
+
+
 def make_thumbnails(
     index: pd.DataFrame, read_pixels: Callable[[pd.Series], np.ndarray]
 ) -> Thumbnails:
@@ -47,6 +57,7 @@ def make_thumbnails(
     n = len(index)
     pictures = np.zeros((n, SIDE, SIDE), dtype=np.float32)
     constant, blank = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+    text, head = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
     found = np.full((n, len(MEASURES)), np.nan)
     for i, (_, row) in enumerate(index.iterrows()):
         if row["status"] != "ok":
@@ -56,7 +67,9 @@ def make_thumbnails(
         constant[i] = gray.min() == gray.max()
         blank[i] = constant[i] or is_blank(gray)
         found[i] = list(measure(gray).values())
+        text[i], head[i] = _suspect(gray, row)
     looks = pd.DataFrame(found, index=index.index, columns=list(MEASURES))
+    looks = looks.assign(text=text, head=head)
     return Thumbnails(pictures, constant, blank, looks)
 
 

@@ -12,4 +12,5 @@ COMMANDS: dict[str, str] = {
     "fetch": "fetch",
     "methods": "methods",
     "doctor": "doctor",
+    "who": "who",
 }

@@ -118,11 +118,19 @@ class DatasetSettings(Settings):
     files a job are passed."""
     source: str | None = None
     """Where the data set is to be had; shown when its folder is not there."""
+    private: bool | None = None
+    """Whether patients, files and sites get pseudonyms, and their names stand in `work/private` alone. Without it yes,
+    but for a generated cohort. `false` is for public data, whose names may be shown and are the same everywhere."""
     datasheet: dict[DatasheetField, str] = {}
     """What only you know, for its data sheet. In your words, without names of patients: why it was made (`purpose`), by
     whom, who paid (`funding`), how scans were chosen and acquired (`collection`), who labelled by what standard,
     approval (`ethics`), `consent` or its waiver, how names were removed and who checked it, terms, who may have it, who
     corrects it, and `uses` that it is, or is not, fit for."""
+
+    @property
+    def is_private(self) -> bool:
+        """Whether names must not be passed on."""
+        return self.phantom is None if self.private is None else self.private
 
     @field_validator("origin")
     @classmethod
@@ -337,6 +345,9 @@ class Config(Settings):
     """Folder of everything between; may be large."""
     results: str = "results"
     """Folder of what may be shown."""
+    pseudonym_key: str | None = None
+    """File with the key of pseudonyms, which you alone can read. Without it one is made, once, as `work/private/key`:
+    who loses it gets other pseudonyms, and other results within chance."""
     datasets: dict[Name, DatasetSettings] = Field(min_length=1)
     """Data sets by name."""
     recipes: dict[Name, RecipeSettings] = Field(default={"main": RecipeSettings()}, min_length=1)

@@ -55,6 +55,10 @@ class ConvertParams(Settings):
     """This chunk, from 0."""
     chunks: int = 1
     """Number of chunks."""
+    private: str | None = None
+    """Folder of what must not be passed on; without it names stay as they are."""
+    key: str | None = None
+    """File with the key of pseudonyms; without it `key` in that folder, which is made where it is missing."""
 
     @property
     def read_ndim(self) -> int:
@@ -100,6 +104,10 @@ class AuditParams(Settings):
     """What to do about labels that contradict each other."""
     near_duplicate: float = 0.98
     """Correlation from which two scans are near duplicates."""
+    private: str | None = None
+    """Folder of what must not be passed on; without it names stay as they are."""
+    key: str | None = None
+    """File with the key of pseudonyms; without it `key` in that folder, which is made where it is missing."""
 
 
 class AuditPageParams(Settings):
@@ -115,6 +123,8 @@ class AuditPageParams(Settings):
     """What only the user knows of it."""
     exclude: list[str] = []
     """Paths or globs that were left out; only their number is shown."""
+    private: bool = False
+    """Whether names are private; the data sheet then says what became of them."""
     split: Literal["grouped", "official"] = "grouped"
     """Kind of split."""
     contradictions: Literal["exclude", "keep"] = "exclude"
@@ -283,6 +293,21 @@ class ReportParams(Settings):
     """Looks."""
     compare: CompareSettings = CompareSettings()
     """The question."""
+
+
+class ShareableParams(Settings):
+    """Gather what may leave the house."""
+
+    datasets: list[str]
+    """All data sets, pools too."""
+    hidden: list[str] = []
+    """Those whose names are private."""
+    private: str | None = None
+    """Folder of their private tables."""
+    key: str | None = None
+    """File with the key of pseudonyms; without it `key` in that folder."""
+    places: list[str] = []
+    """Folders and files of this machine that must not be named."""
 
 
 class PhantomParams(Settings):

@@ -15,12 +15,15 @@ import pandas as pd
 from fewscans.config.stages import ConvertParams
 from fewscans.contracts import COLUMNS, read_metadata, read_table, write_table
 from fewscans.convert import log, to_physical
-from fewscans.convert.paths import shown
+from fewscans.convert.paths import shown, split_number
 from fewscans.convert.record import pixel_digest, record
+from fewscans.convert.slices import split_slice
 from fewscans.convert.sources import in_chunk, list_scans, open_reader
 from fewscans.convert.unfold import unfold
 from fewscans.errors import UserError
 from fewscans.files import atomic, write_json
+from fewscans.privacy.converted import decoders_kept, hide
+from fewscans.privacy.suspect import FROM_HEADER
 
 __all__ = [
     "INDEX",
@@ -59,27 +62,38 @@ def write_chunk(params: ConvertParams, out: str | os.PathLike[str]) -> dict[str,
         open_reader(params) as reader,
     ):
         rows, beside = [], set()
-        for named, source in ((one, scan) for one in sources for scan in unfold(one, params)):
-            for row in record(source, reader, params, pixels):
-                # Of a slice that the table names: its row, not that of its volume.
-                own = row["path"].removeprefix(row["volume"]) if named.slices else ""
-                rows.append({**row, "source": f"{named.path}{own}"})
-            beside |= {source.path} if source.beside else set()
+        with decoders_kept(params.private, params.dataset, f"convert.{params.chunk}"):
+            for named, source in ((one, scan) for one in sources for scan in unfold(one, params)):
+                for row in record(source, reader, params, pixels):
+                    # Of a slice that the table names: its row, not that of its volume.
+                    own = row["path"].removeprefix(row["volume"]) if named.slices else ""
+                    rows.append(
+                        {**row, "source": f"{named.path}{own}", "whole": _whole(named.path)}
+                    )
+                beside |= {source.path} if source.beside else set()
         _check_readable(rows, params, beside, whole=len(sources) == len(everything))
-        n_bytes = pixels.tell()
-    columns = [*COLUMNS["index"], "note", "source"]
-    columns += ["volume"] if params.slices is not None else []
+        facts: dict[str, Any] = {"dataset": params.dataset, "pixels_bytes": pixels.tell()}
+    if params.private is not None:
+        rows, facts["key_mark"] = hide(rows, params)
+        facts["chunk"] = params.chunk
+    columns = [*COLUMNS["index"], "note", "source", *FROM_HEADER]
+    columns += ["volume", "whole"] if params.slices is not None else []
     columns += (
         ["mask_offset", "mask_dtype", "mask_labels"] if any(one.mask for one in everything) else []
     )
     frame = pd.DataFrame(rows, columns=columns)
-    write_table(out / INDEX, "index", frame, dataset=params.dataset, pixels_bytes=n_bytes)
+    write_table(out / INDEX, "index", frame, **facts)
     if params.read_ndim == 3 or params.table is None:  # else a row of the table is a scan
         used = frame.loc[frame["status"] == "ok", "source"]
         rule = params.slices and params.slices.model_dump()
-        facts = {"scans": len(used), "sources": int(used.nunique()), "slices": rule}
-        write_json(out / COUNTS, facts)
+        counts = {"scans": len(used), "sources": int(used.nunique()), "slices": rule}
+        write_json(out / COUNTS, counts)
     return _summary(frame, out)
+
+
+def _whole(path: str) -> str:
+    """The file or folder that a slice, frame or volume named by a path is in."""
+    return split_number(split_slice(path)[0])[0]
 
 
 def _check_readable(

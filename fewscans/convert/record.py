@@ -13,6 +13,7 @@ from fewscans.config.stages import ConvertParams
 from fewscans.convert import Scan, Unreadable, log, paths, slices, to_physical
 from fewscans.convert.sources import Source
 from fewscans.files import sha256_file
+from fewscans.privacy.suspect import from_header
 
 # Values that are looked at in one go.
 _BLOCK = 2**20
@@ -23,20 +24,24 @@ def record(
 ) -> Iterator[dict[str, Any]]:
     """Rows of the scans that `source` gives, in order; their pixels and masks are appended to `pixels`.
 
-    The source is decoded once. What cannot be used is a row with the reason.
+    The source is decoded once. What cannot be used is a row with the reason. Rows of a private data set have what must
+    not leak beside the rest (`fewscans.privacy.converted.hide`), which also logs them under pseudonyms.
     """
-    blank = _blank(source)
+    hidden = params.private is not None
+    blank = {**_blank(source), **from_header(source.file, hidden)}
     try:
         scan = reader(source)
         parts = _slices(source, scan, params) if params.slices is not None else [(source.path, scan)]  # fmt: skip
     except Unreadable as error:
-        log.warning("%r: %s: %s", source.path, error.status, error.reason)
+        if not hidden:
+            log.warning("%r: %s: %s", source.path, error.status, error.reason)
         yield {**blank, "status": error.status, "reason": error.reason, "format": error.format}
         return
     for path, part in parts:
         named = {"path": path, "scan": paths.scan_key(params.dataset, path)} if path != source.path else {}  # fmt: skip
         if isinstance(part, Unreadable):
-            log.warning("%r: %s: %s", path, part.status, part.reason)
+            if not hidden:
+                log.warning("%r: %s: %s", path, part.status, part.reason)
             yield {**blank, **named, "status": part.status, "reason": part.reason}
         else:
             yield {**blank, **named, **_written(part, blank["sha256"], pixels)}

@@ -77,6 +77,12 @@ class Footprint:
             mb, files = sizes.encoder_mb(self.plan.encoders[encoder].settings.backbone), 17
         elif rule == "finetune":
             mb, files = self._finetune_output(encoder, dataset, counts.held_out(self.work.folds), n)
+        elif rule == "shareable":
+            jobs = sum(1 for _ in self.plan.runs())
+            mb, files = (
+                3.0 * len(self.plan.evaluated) + 0.05 * jobs,
+                jobs + 25 * len(self.plan.evaluated),
+            )
         elif rule in ("aggregate", "report"):
             jobs = sum(1 for _ in self.plan.runs())
             mb = 0.5 + 0.002 * jobs if rule == "aggregate" else 3.0 * len(self.plan.evaluated)

@@ -97,7 +97,7 @@ class Work:
             return start + 0.05 * machine.pace, True
         if rule == "weights":
             return machine.startup.get("torch", 4.2), True
-        if rule in ("aggregate", "learns"):
+        if rule in ("aggregate", "learns", "shareable"):
             return start + self._aggregate() * machine.pace, True
         if rule == "audit_page":
             return start + AUDIT_PAGE_S * machine.pace, True

@@ -30,6 +30,7 @@ KINDS = {
     "plan": "tables",
     "audit_page": "report",
     "report": "report",
+    "shareable": "what may be shared",
 }
 
 

@@ -23,7 +23,7 @@ SCHEMA_VERSION = 1
 ORDER = [
     *("weights", "phantom", "convert", "export", "audit", "audit_page", "normalise", "folds"),
     *("budgets", "tune", "pretrain", "pretrain_ranks", "finetune", "plan", "aggregate", "learns"),
-    *("report",),
+    *("report", "shareable"),
 ]
 
 

@@ -32,6 +32,7 @@ RULES: dict[str, Kind] = {
     "aggregate": "cpu",
     "learns": "cpu",
     "report": "cpu",
+    "shareable": "light",
 }
 TITLES = {name: settings.title for name, settings in ENCODERS.items()}
 

@@ -12,8 +12,12 @@ from fewscans.plan.model import Paths, Plan, Run
 def as_json(plan: Plan, paths: Paths, digests: Mapping[str, str]) -> dict[str, Any]:
     """The plan as ``results/plan.json``: what aggregate and report read. Says nothing of where the data lie."""
     config = plan.config
-    places = {name: {"root", "table", "npz", "values"} for name in config.datasets}
+    places = {
+        name: {"root", "table", "npz", "values"} | ({"exclude"} if dataset.is_private else set())
+        for name, dataset in config.datasets.items()
+    }
     left_out: Any = {"report": True, "data_root": True, "datasets": places, "tune": True}
+    left_out["pseudonym_key"] = True
     said = config.model_dump(mode="json", exclude={**left_out, "imagenet_weights": True})
     said["encoders"] = {name: _without_places(given) for name, given in said["encoders"].items()}
     return {

@@ -26,6 +26,8 @@ TITLES = {
     "tiny": "Tiny images",
     "odd-shape": "Odd shapes",
     "outlier": "Intensity or size far from the others'",
+    "burned-in": "Text in the pixels, suspected",
+    "face": "A face, suspected",
     "class-balance": "Classes by site and official part",
     "shortcut": "Shortcuts: can the label be told from what should not tell it?",
     "class": "Classes",

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from fewscans.config.stages import AuditPageParams
+from fewscans.privacy.annex_e import EDITION, summary
 from fewscans.report.audit import TITLES
 from fewscans.report.audited import Audited
 
@@ -166,7 +167,19 @@ def _preprocessing(facts: Mapping[str, Any], params: AuditPageParams) -> list[tu
         else (f"{facts['labels_taken_out']} labels taken out; their scans may join pretraining")
     )
     said.append(("What was done about labels that contradict each other?", f"{kept}."))
+    if params.private:
+        said.append(("How were names removed?", _names_removed()))
     return said
+
+
+def _names_removed() -> str:
+    attributes = "; ".join(f"{n} {what}" for what, n in summary())
+    return (
+        "Patients, files and sites have pseudonyms (HMAC-SHA256, the key with who holds the data), dates are days from "
+        "a patient's first one, and of a file's header an allow-list of numbers and terms is passed on. Of the "
+        f"attributes of DICOM's basic confidentiality profile (PS3.15 table E.1-1, {EDITION}): {attributes}. Pixels "
+        "are as they were: burned-in text and faces are flagged, not removed."
+    )
 
 
 def _limits(facts: Mapping[str, Any]) -> str:
