@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import tempfile
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fewscans.cluster import slurm
+from fewscans.cluster.deadline import hearing
 from fewscans.errors import UserError
 from fewscans.slots import Cards, visible_cards
 
@@ -128,7 +128,7 @@ def start(n: int, command: Sequence[str], *, threads: int, take: Callable[[int],
         # Numbers are said again, since Snakemake's job step drops Slurm's variables. One rank lost is all lost.
         srun = ["srun", f"--nodes={nodes}", f"--ntasks={n}", f"--cpus-per-task={threads}"]
         child = subprocess.Popen([*srun, "--kill-on-bad-exit=1", *command])
-        with _passing_on(signal.SIGTERM, [child]):
+        with _passing_on([child]):
             return _exit_code(child.wait())
     cards = take(n)
     with tempfile.TemporaryDirectory(prefix="fewscans-ranks-") as folder:
@@ -161,7 +161,7 @@ def _start_here(n: int, command: Sequence[str], cards: Cards, rendezvous: str) -
     if Path("/sys/class/net/lo").exists():
         env = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo", **env}
     children: list[subprocess.Popen[bytes]] = []
-    with _passing_on(signal.SIGTERM, children):
+    with _passing_on(children):
         try:
             for rank in range(n):
                 own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
@@ -206,16 +206,13 @@ def _exit_code(status: int) -> int:
 
 
 @contextlib.contextmanager
-def _passing_on(number: int, children: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Give the signal to all of `children`: they save their state and end, and so do we."""
+def _passing_on(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Give what asks to stop to all of `children`: they save their state and end, and so do we."""
 
-    def give(*_: object) -> None:
+    def give(number: int, *_: object) -> None:
         for child in children:
             if child.poll() is None:
                 child.send_signal(number)
 
-    before = signal.signal(number, give)
-    try:
+    with hearing(give):
         yield
-    finally:
-        signal.signal(number, before)

@@ -132,23 +132,38 @@ def test_without_an_end_only_a_signal_stops():
     life = Watch(None)
     assert not life.should_stop()
     life.check(1e9, "much", moved=True)
-    life.signalled()
+    life.signalled(signal.SIGUSR2)
     assert life.should_stop()
     with pytest.raises(ToBeContinuedError, match="so far") as caught:
         life.stop("so far", moved=True)
-    assert caught.value.why == "signal"
+    assert (caught.value.why, caught.value.by) == ("signal", signal.SIGUSR2)
 
 
-def test_sigterm_at_once_ends_the_work_where_it_is(slurm):
+@pytest.mark.parametrize("by", deadline.SIGNALS)
+def test_a_signal_at_once_ends_the_work_where_it_is(slurm, by):
     def work():
         with watch(at_once=True):
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), by)
             time.sleep(60)
 
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(ToBeContinuedError):
+    before = signal.getsignal(by)
+    with pytest.raises(ToBeContinuedError) as caught:
         work()
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert caught.value.by == by
+    assert signal.getsignal(by) is before
+
+
+def test_a_signal_that_was_ignored_stays_so(slurm):
+    before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    try:
+        with watch() as life:
+            os.kill(os.getpid(), signal.SIGUSR2)
+            assert not life.should_stop()
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert life.should_stop()
+        assert signal.getsignal(signal.SIGUSR2) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGUSR2, before)
 
 
 def test_one_of_several_processes_knows_the_end(slurm, monkeypatch):
@@ -195,10 +210,11 @@ def test_a_start_that_moved_nothing_does_not_requeue(slurm, monkeypatch, told):
     assert not slurm.asked()
 
 
-def test_who_sends_sigterm_decides_about_the_next_start(slurm, monkeypatch, told):
+@pytest.mark.parametrize("by", deadline.SIGNALS)
+def test_who_sends_a_signal_decides_about_the_next_start(slurm, monkeypatch, told, by):
     monkeypatch.setenv("SLURM_JOB_ID", "5")
-    assert finish(over(why="signal")) == 75
-    assert "asked to stop (SIGTERM): step 7 of 9" in told.text
+    assert finish(over(why="signal", by=by)) == 75
+    assert f"asked to stop ({by.name}): step 7 of 9" in told.text
     assert not slurm.asked()
 
 

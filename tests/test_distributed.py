@@ -221,17 +221,18 @@ def test_a_rank_that_dies_ends_the_others_and_nothing_is_lost(tmp_path):
     same_history(tmp_path / "out", tmp_path / "undisturbed")
 
 
-def test_the_parent_passes_sigterm_on_and_ends_when_a_rank_fails(tmp_path):
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGUSR1])
+def test_the_parent_passes_a_signal_on_and_ends_when_a_rank_fails(tmp_path, by):
     place(tmp_path)
     params = make_params("mae", epochs=3000, ranks=2, batch_size=8, checkpoint_minutes=1e-9)
     parent = subprocess.Popen(
         script(tmp_path, params, "out"), env=environment(), stderr=subprocess.PIPE, text=True
     )
     state = wait_for_state(tmp_path, [parent])
-    parent.terminate()
+    parent.send_signal(by)
     said = parent.communicate(timeout=90)[1]
     assert parent.returncode == TO_BE_CONTINUED, said
-    assert "asked to stop (SIGTERM): state saved at step" in said
+    assert f"asked to stop ({by.name}): state saved at step" in said
     assert state.exists()
     assert not (state.parent / "lease.json").exists()
 

@@ -77,28 +77,31 @@ def test_killed_and_run_again_ends_with_the_same_bytes(place, caplog):
     pd.testing.assert_frame_equal(history(out), history(expected))
 
 
-def test_sigterm_asks_to_stop():
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("by", deadline.SIGNALS)
+def test_a_signal_asks_to_stop(by):
+    before = signal.getsignal(by)
     with deadline.watch() as life:
         assert not life.should_stop()
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), by)
         assert life.should_stop()
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(by) is before
 
 
-def test_script_that_is_stopped_says_so(place, monkeypatch):
+@pytest.mark.parametrize("by", deadline.SIGNALS)
+def test_script_that_is_stopped_says_so(place, monkeypatch, by):
     from scripts.pretrain import main
 
-    monkeypatch.setattr(engine.Training, "__init__", _stops_at_once(engine.Training.__init__))
+    init = _stops_at_once(engine.Training.__init__, by)
+    monkeypatch.setattr(engine.Training, "__init__", init)
     assert main(command(place, make_params(), "out")[2:]) == deadline.TO_BE_CONTINUED == 75
     state = next((place.folder / "checkpoints").glob("*/state.pt"))
     assert not (state.parent / "lease.json").exists()
 
 
-def _stops_at_once(init):
+def _stops_at_once(init, by):
     def changed(self, *args, **kwargs):
         init(self, *args, **kwargs)
-        self.method.after_step = lambda step, n: os.kill(os.getpid(), signal.SIGTERM)
+        self.method.after_step = lambda step, n: os.kill(os.getpid(), by)
 
     return changed
 

@@ -7,8 +7,9 @@ What ends how:
 
 - The deadline: what is done is saved, the job requeues itself (same id, starts from its beginning) and waits for its
   end. Where that is refused the script ends with `TO_BE_CONTINUED`, and Snakemake's `retries` start it again.
-- SIGTERM (preemption, scancel, the time limit, a shutdown): what is done is saved and the script ends with
-  `TO_BE_CONTINUED`. Whether there is a next start is for those to say who sent it, never for the job.
+- SIGTERM (preemption, scancel, the time limit, a shutdown), and SIGUSR1 or SIGUSR2 (`sbatch --signal`, of scripts that
+  are submitted by hand): what is done is saved and the script ends with `TO_BE_CONTINUED`. Whether there is a next
+  start is for those to say who sent it, never for the job. A SIGUSR that was ignored before stays ignored.
 - A start that moved nothing forward does not requeue itself: it would do so for ever.
 """
 
@@ -29,6 +30,8 @@ from fewscans.cluster import slurm
 
 log = logging.getLogger("fewscans")
 
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""What asks a job to stop."""
 TO_BE_CONTINUED = 75
 """Exit code (EX_TEMPFAIL): nothing failed, what is done is kept, start it again."""
 JOB, END = "SLURM_JOB_ID", "SLURM_JOB_END_TIME"
@@ -58,8 +61,9 @@ class ToBeContinuedError(Exception):
         moved: bool,
         late: bool = False,
         leader: bool = True,
+        by: signal.Signals = signal.SIGTERM,
     ) -> None:
-        self.why, self.words = why, words
+        self.why, self.words, self.by = why, words, by
         self.moved = moved
         """Whether this start has brought the work forward."""
         self.late = late
@@ -144,7 +148,7 @@ class Watch:
         self._save_s: float | None = None
         self._step_s = 0.0
         self._looked: float | None = None
-        self._signalled = threading.Event()
+        self._by: signal.Signals | None = None
         if job is not None:
             left = self.left_s
             told = "has no end that is known" if left is None else f"ends in {left / 60:.1f} min"
@@ -176,9 +180,9 @@ class Watch:
         self._save_s = max(seconds, self._save_s or 0.0)
         self._looked = self.clock()
 
-    def signalled(self) -> None:
+    def signalled(self, by: signal.Signals) -> None:
         """Somebody asks to stop."""
-        self._signalled.set()
+        self._by = by
 
     def should_stop(self) -> bool:
         """Whether to save and stop now; asked after each step.
@@ -199,11 +203,16 @@ class Watch:
     def stop(self, words: str, *, moved: bool) -> NoReturn:
         """Raise what ends this start; `words` say how far it came."""
         raise ToBeContinuedError(
-            self.why or "signal", words, moved=moved, late=self._is_late(), leader=self.leader
+            self.why or "signal",
+            words,
+            moved=moved,
+            late=self._is_late(),
+            leader=self.leader,
+            by=self._by or signal.SIGTERM,
         )
 
     def _ends_before(self, ahead_s: float) -> bool:
-        if self._signalled.is_set():
+        if self._by is not None:
             self.why = "signal"
         elif self._is_over(ahead_s):
             self._ask_again()
@@ -234,7 +243,7 @@ def _again(restarts: int | None) -> str:
 
 @contextlib.contextmanager
 def watch(*, at_once: bool = False, leader: bool = True) -> Iterator[Watch]:
-    """Yield what says when to stop, and listen for SIGTERM meanwhile.
+    """Yield what says when to stop, and listen for `SIGNALS` meanwhile.
 
     Parameters
     ----------
@@ -248,16 +257,26 @@ def watch(*, at_once: bool = False, leader: bool = True) -> Iterator[Watch]:
         yield made
         return
 
-    def on_signal(*_: object) -> None:
-        made.signalled()
+    def on_signal(number: int, *_: object) -> None:
+        by = signal.Signals(number)
+        made.signalled(by)
         if at_once:
-            raise ToBeContinuedError("signal", "what was finished is kept", moved=False)
+            raise ToBeContinuedError("signal", "what was finished is kept", moved=False, by=by)
 
-    before = signal.signal(signal.SIGTERM, on_signal)
-    try:
+    with hearing(on_signal):
         yield made
+
+
+@contextlib.contextmanager
+def hearing(handler: Callable[..., None]) -> Iterator[None]:
+    """Give `SIGNALS` to `handler` meanwhile, except those that whoever started this process had it ignore."""
+    heard = [one for one in SIGNALS if signal.getsignal(one) != signal.SIG_IGN]
+    before = {one: signal.signal(one, handler) for one in heard}
+    try:
+        yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, old in before.items():
+            signal.signal(one, signal.SIG_DFL if old is None else old)
 
 
 def finish(stop: ToBeContinuedError) -> int:
@@ -269,7 +288,9 @@ def finish(stop: ToBeContinuedError) -> int:
             time.sleep(WAIT_FOR_LEADER_S)
         return TO_BE_CONTINUED
     if stop.why == "signal":
-        log.info("asked to stop (SIGTERM): %s. To be continued by the next start.", stop.words)
+        log.info(
+            "asked to stop (%s): %s. To be continued by the next start.", stop.by.name, stop.words
+        )
         return TO_BE_CONTINUED
     if not stop.moved and not stop.late:
         log.error(
