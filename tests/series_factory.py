@@ -1,4 +1,4 @@
-"""DICOM series of a known body, written slice by slice, and what `convert` makes of a folder of them."""
+"""DICOM series of a known body or of a cohort, slice by slice, and what `convert` makes of a folder of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from scipy import ndimage
 
 from fewscans.config.stages import ConvertParams
 from fewscans.convert import Scan, Unreadable
@@ -52,6 +53,27 @@ class Series:
         heights = at if at is not None else [3.0 * k for k in range(len(body))]
         for k in np.random.default_rng(len(body)).permutation(len(body)):
             self.slice(body[k], heights[k], **tags)
+
+
+def write_cohort(
+    root: Path, write_dicom: Callable[..., Path], *, patients: int = 12, name: str = "Ward-"
+) -> None:
+    """A folder per patient with an axial CT series of soft tissue, in every second one with a ball; labels.csv."""
+    slices, side = 10, 16
+    rows = ["path,label,patient"]
+    for n in range(patients):
+        rng = np.random.default_rng(n)
+        hu = ndimage.gaussian_filter(rng.normal(size=(slices, side, side)), 1) * 100 + 40
+        if n % 2:
+            centre = rng.uniform(4, 6, 3)[:, None, None, None]
+            hu[np.linalg.norm(np.indices(hu.shape) - centre, axis=0) < 3] += 150
+        Series(write_dicom, root / f"{n:02d}").body(
+            [3.0 * k for k in range(slices)], np.rint(hu + 1024).astype(np.int16), Modality="CT",
+            SeriesInstanceUID=f"1.2.{n + 1}", RescaleSlope=1, RescaleIntercept=-1024,
+            PixelSpacing=[2, 2], PatientID=f"{name}{n:02d}",
+        )  # fmt: skip
+        rows.append(f"{n:02d},{'ball' if n % 2 else 'none'},{name}{n:02d}")
+    (root / "labels.csv").write_text("\n".join(rows) + "\n")
 
 
 def converted(root: Path, *rows: str, ndim: int = 3) -> dict[str, Scan | str]:

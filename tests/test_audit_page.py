@@ -16,6 +16,7 @@ from audit_factory import picture
 from PIL import Image
 
 from fewscans.config.stages import AuditPageParams
+from fewscans.privacy.annex_e import profile
 from fewscans.report import claim, datasheet
 from fewscans.report.audit import TITLES
 from fewscans.report.audited import Names, read_audited
@@ -216,6 +217,16 @@ def test_unknown_patients_are_not_counted(made: Path) -> None:
     made_sheet = datasheet.datasheet(audited, AuditPageParams(dataset="d"))
     assert made_sheet["facts"]["patients"] is None
     assert "patients unknown" in datasheet.markdown(made_sheet)
+
+
+def test_a_private_sheet_says_of_each_attribute_what_became_of_it(made: Path) -> None:
+    audited = read_audited(made / "labels.parquet", made / "audit", [made / "converted"])
+    sheets = [datasheet.datasheet(audited, AuditPageParams(dataset="d", private=p)) for p in (0, 1)]
+    assert "dicom_profile" not in sheets[0]
+    treated = {row["tag"]: row["treated"] for row in sheets[1]["dicom_profile"]["attributes"]}
+    assert len(treated) == len(profile())
+    assert treated["0010,0010"] == "never passed on"  # Patient's Name
+    assert treated["0008,0022"].startswith("days from")  # Acquisition Date
 
 
 def test_keys_stand_in_for_the_longest_name(made: Path) -> None:

@@ -6,14 +6,16 @@ import csv
 import json
 import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from privacy_factory import logged
 from results_factory import make_results
+from series_factory import write_cohort
 from test_privacy import KEY, holding, wrapped
-from workflows import CONFIG, make_clone
+from workflows import make_clone
 
 from fewscans.contracts import COLUMNS, read_metadata, read_table
 from fewscans.files import sha256_file, write_text
@@ -145,23 +147,31 @@ def test_parts_of_words_and_words_of_ours_do_not(made: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_whole_run_of_private_scans(tmp_path: Path) -> None:
-    """As typed: from scans to what is shared, logs and report searched for every name of the private table."""
+def test_a_whole_run_of_private_series_in_3d(
+    tmp_path: Path, write_dicom: Callable[..., Path]
+) -> None:
+    """As typed: from folders of slices to what is shared, searched for every name of the private table."""
     clone = make_clone(tmp_path / "clone")
-    labels = clone.folder / "raw/labels.csv"
-    rows = pd.read_csv(labels, dtype=str, keep_default_na=False)
-    rows["patient"] = "Zqx-" + rows["patient"]
-    rows.to_csv(labels, index=False)
-    simclr = {**CONFIG["encoders"]["simclr"], "epochs": 1}
-    private = {**CONFIG["datasets"]["tiny"], "private": True}
+    write_cohort(clone.folder / "series", write_dicom, name="Zqx-")
+    simclr = {"method": "simclr", "backbone": "monai-test-resnet", "steps": 2, "batch_size": 6}
     clone.config(
-        datasets={"tiny": private}, encoders={"simclr": simclr}, baselines=["majority", "scratch"],
-        protocols=["linear", "finetune"], protocol_settings={"finetune": {"steps": 2}},
+        datasets={"tiny": {"root": "series", "table": "labels.csv", "modality": "ct"}},
+        recipes={"vox16": {"ndim": 3, "size": 16, "normalise": "window", "window_hu": [-200, 300]}},
+        encoders={"simclr": simclr}, protocol_settings={"finetune": {"steps": 2}},
     )  # fmt: skip
     clone.run("--cores", "1", "shareable", timeout=1800)
+    table = pd.read_csv(clone.folder / "results/ablation_table.csv")
+    assert set(table["arm"]) == {
+        "majority.vox16.prior",
+        "scratch-monai-test-resnet.vox16.finetune",
+        "simclr.vox16.linear",
+        "simclr.vox16.finetune",
+    }
+    store = json.loads((clone.folder / "work/tiny/vox16/store/store.json").read_text())
+    assert (store["n"], store["ndim"], store["size"]) == (12, 3, 16)
     out = clone.folder / "results/shareable"
     names = names_of([clone.folder / "work/private/tiny.parquet"])
-    assert len(names) > 100
+    assert len(names) >= 36
     searched = [
         clone.folder / name for name in ("results", "logs", "work/predictions", "work/encoders")
     ]
@@ -181,7 +191,7 @@ def test_a_whole_run_of_private_scans(tmp_path: Path) -> None:
     assert stat.S_IMODE((clone.folder / "work/private").stat().st_mode) == 0o700
     # A name that comes in is found, and what was shared before is gone.
     figure = next((out.parent / "figures/tiny").glob("*.csv"))
-    figure.write_text(figure.read_text() + f"# {rows['patient'][0]}\n")
+    figure.write_text(figure.read_text() + "# Zqx-00\n")
     done = clone.run("--cores", "1", "shareable", "--forcerun", "shareable", check=False)
     assert done.returncode != 0
     log = (clone.folder / "logs/shareable.log").read_text()

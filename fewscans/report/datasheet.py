@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from fewscans.config.stages import AuditPageParams
-from fewscans.privacy.annex_e import EDITION, summary
+from fewscans.privacy.annex_e import EDITION, profile, summary
 from fewscans.report.audit import TITLES
 from fewscans.report.audited import Audited
 
@@ -48,7 +48,10 @@ LEFT_OUT = {
 
 
 def datasheet(audited: Audited, params: AuditPageParams) -> dict[str, Any]:
-    """Facts, then sections of questions; `answer` is None where only the user could say."""
+    """Facts, then sections of questions; `answer` is None where only the user could say.
+
+    Of a private data set also what became of each attribute of DICOM's profile, `dicom_profile`.
+    """
     facts = measured(audited, params)
     said = {
         "Composition": _composition(facts),
@@ -69,7 +72,12 @@ def datasheet(audited: Audited, params: AuditPageParams) -> dict[str, Any]:
             )
         sections.append({"heading": heading, "entries": entries})
     head = {"schema_version": SCHEMA_VERSION, "dataset": params.dataset}
-    return {**head, "facts": facts, "sections": sections}
+    made = {**head, "facts": facts, "sections": sections}
+    if params.private:
+        keys = ("tag", "name", "action", "treated")
+        rows = [dict(zip(keys, row, strict=True)) for row in profile()]
+        made["dicom_profile"] = {"edition": EDITION, "attributes": rows}
+    return made
 
 
 def measured(audited: Audited, params: AuditPageParams) -> dict[str, Any]:
@@ -177,8 +185,9 @@ def _names_removed() -> str:
     return (
         "Patients, files and sites have pseudonyms (HMAC-SHA256, the key with who holds the data), dates are days from "
         "a patient's first one, and of a file's header an allow-list of numbers and terms is passed on. Of the "
-        f"attributes of DICOM's basic confidentiality profile (PS3.15 table E.1-1, {EDITION}): {attributes}. Pixels "
-        "are as they were: burned-in text and faces are flagged, not removed."
+        f"attributes of DICOM's basic confidentiality profile (PS3.15 table E.1-1, {EDITION}): {attributes} (each of "
+        "them in the data sheet's JSON, `dicom_profile`). Pixels are as they were: burned-in text and faces are "
+        "flagged, not removed."
     )
 
 
