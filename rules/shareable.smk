@@ -38,7 +38,7 @@ rule shareable:
     params:
         cfg=settings(shareable_params()),
         code=code_digest("scripts.shareable"),
-        results=R,
+        results=lambda w, input: str(Path(input.plan).parent),
     shell:
         'python "$SCRIPTS/shareable.py" --params {params.cfg:q} --plan {input.plan:q} --results {params.results:q}'
         " --out {output:q} &> {log:q}"
