@@ -84,6 +84,18 @@ def test_a_method_is_above_where_its_whole_interval_says_so(part, above, word, p
     assert ("SimCLR" in none) == ("above" not in word)
 
 
+def test_networks_of_several_data_sets_share_a_row_and_those_of_one_do_not(part):
+    other = json.loads(json.dumps(part).replace("test_resnet", "monai-test-resnet"))
+    other["datasets"] = {"volumes": other["datasets"]["phantom"]}
+    text = page([part, other])
+    assert text.count("| SimCLR | `test_resnet`, `monai-test-resnet` | ") == 1
+    rows = other["datasets"]["volumes"]["rows"]
+    rows += [{**row, "backbone": "slices-test"} for row in rows if row["method"] == "simclr"]
+    text = page([part, other])
+    assert "| SimCLR | `test_resnet`, `monai-test-resnet` | " in text
+    assert "| SimCLR | `slices-test` | not run | not run | " in text
+
+
 def test_the_scripts_write_the_page(made, tmp_path, monkeypatch):
     monkeypatch.chdir(made.root)
     out, text = tmp_path / "learns.json", tmp_path / "learns.md"

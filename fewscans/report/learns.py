@@ -38,13 +38,22 @@ def page(parts: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _overview(data: Sequence[tuple[Mapping[str, Any], str, Mapping[str, Any]]]) -> str:
-    """A row per method and network, two columns per data set; then those that beat nothing."""
-    found: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
+    """A row per method and network of a data set, two columns per data set; then those that beat nothing.
+
+    Images and volumes have other networks: the first of a method in each data set share its first row, and so on.
+    """
+    found: dict[tuple[str, int], dict[tuple[str, str], str]] = {}
+    networks: dict[tuple[str, int], dict[str, None]] = {}
     for _, name, one in data:
-        for key, protocol, rows in _pretrained(one):
+        seen: dict[str, list[str]] = {}
+        for (method, backbone), protocol, rows in _pretrained(one):
             against = QUESTIONS[protocol][1]
             above = [row[against] for row in rows if against in row]
             if above:
+                own = seen.setdefault(method, [])
+                own += [] if backbone in own else [backbone]
+                key = method, own.index(backbone)
+                networks.setdefault(key, {})[f"`{backbone}`"] = None
                 found.setdefault(key, {})[name, protocol] = _word(above)
     columns = [(name, protocol) for _, name, _ in data for protocol in QUESTIONS]
     heads = [f"{name}: {QUESTIONS[protocol][0]}" for name, protocol in columns]
@@ -52,9 +61,9 @@ def _overview(data: Sequence[tuple[Mapping[str, Any], str, Mapping[str, Any]]]) 
         "| method | network | " + " | ".join(heads) + " |",
         "| --- " * (len(columns) + 2) + "|",
     ]
-    for (method, backbone), cells in found.items():
+    for key, cells in found.items():
         shown = " | ".join(cells.get(column, "not run") for column in columns)
-        lines.append(f"| {_title(method)} | `{backbone}` | {shown} |")
+        lines.append(f"| {_title(key[0])} | {', '.join(networks[key])} | {shown} |")
     some = {m for (m, _), cells in found.items() if {ABOVE, BY_ITSELF} & set(cells.values())}
     none = sorted({m for m, _ in found} - some)
     text = "\n".join(lines) + "\n\n"
