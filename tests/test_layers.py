@@ -34,6 +34,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "progress",
         "convert.table",
         "convert.paths",
+        "convert.exclude",
         "convert.pairs",
         "convert.layouts",
         "convert.bids",
