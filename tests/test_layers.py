@@ -35,6 +35,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "convert.table",
         "convert.paths",
         "convert.exclude",
+        "convert.kinds",
         "convert.pairs",
         "convert.layouts",
         "convert.bids",
