@@ -119,7 +119,7 @@ def test_the_first_stages_grow_with_scans(tmp_path):
     words = ["--sizes", "40", "--chunks", "2", "--out", str(out)]
     made = subprocess.run(
         [sys.executable, str(FOLDER / "scans_growth.py"), *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
     written = json.loads(out.read_text())
