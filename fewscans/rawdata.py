@@ -128,7 +128,7 @@ def fingerprint(config: Config, name: str) -> str:
     dataset = config.datasets[name]
     if dataset.phantom is not None:
         return "generated"
-    return _fingerprint(resolve(config, name), dataset.columns.path, dataset.columns.mask)
+    return _files(resolve(config, name), dataset.columns.path, dataset.columns.mask).digest
 
 
 def chunks_of(config: Config, name: str) -> int:
@@ -144,27 +144,37 @@ def chunks_of(config: Config, name: str) -> int:
     if dataset.phantom is not None or place.npz:
         return 1
     try:
-        files = _files(place, dataset.columns.path, dataset.columns.mask)
+        n_bytes = _files(place, dataset.columns.path, dataset.columns.mask).n_bytes
     except UserError:  # what is wrong with the table is said elsewhere, in words
         return 1
-    # Rows that name slices, or volumes of one folder, name its files several times.
-    sizes = {(split_slice(path)[0], max(0, size)) for path, size, _ in files}
-    n_bytes, chunks = sum(size for _, size in sizes), 1
+    chunks = 1
     while n_bytes > chunks * CHUNK_BYTES and chunks < MOST_CHUNKS:
         chunks *= 2
     return chunks
 
 
+@dataclass(frozen=True)
+class Files:
+    """What is kept of the files of a data set while the workflow is parsed: each job of it is asked for them."""
+
+    digest: str
+    n_bytes: int
+
+
 @lru_cache
-def _fingerprint(place: Place, path_column: str, mask_column: str) -> str:
+def _files(place: Place, path_column: str, mask_column: str) -> Files:
+    """Of all files that are converted, masks too; looked at once."""
     if place.npz:
-        return digest([_stat(Path(place.npz))])
-    return digest(_files(place, path_column, mask_column))
+        found = _stat(Path(place.npz))
+        return Files(digest([found]), max(0, found[0]))
+    files = _listed(place, path_column, mask_column)
+    # Rows that name slices, or volumes of one folder, name its files several times.
+    sizes = {(split_slice(path)[0], max(0, size)) for path, size, _ in files}
+    return Files(digest(files), sum(size for _, size in sizes))
 
 
-@lru_cache
-def _files(place: Place, path_column: str, mask_column: str) -> list[list[Any]]:
-    """[path, bytes, time] of each file that is converted, masks too."""
+def _listed(place: Place, path_column: str, mask_column: str) -> list[list[Any]]:
+    """[path, bytes, time] of each file."""
     assert place.root is not None
     if place.table:
         paths = []

@@ -13,11 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from audit_factory import Cohort, found, labels_of, picture
+from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import pdist
 
+from fewscans.audit import neighbours
 from fewscans.audit.duplicates import find_near
 from fewscans.audit.groups import cluster_duplicates, make_groups
-from fewscans.audit.neighbours import MOST_EACH, low_coefficients
+from fewscans.audit.neighbours import AXES, FIRST, MARGIN, MOST_EACH, principal_coordinates
 from fewscans.audit.thumbnails import is_blank, thumbnail, to_gray, unit_vectors
 from fewscans.config.stages import FoldsParams
 from fewscans.contracts import read_metadata, read_table
@@ -77,13 +79,47 @@ def test_near_duplicates_are_all_pairs_of_that_correlation() -> None:
     np.testing.assert_allclose(pairs["correlation"], matrix[pairs["a"], pairs["b"]], atol=2e-6)
 
 
-def test_a_distance_of_low_coefficients_is_never_more_than_that_of_pictures() -> None:
+def test_a_distance_of_coordinates_is_never_more_than_that_of_pictures() -> None:
     vectors = unit_vectors(near_cohort()[:119])
-    points = low_coefficients(vectors)
+    points = principal_coordinates(vectors, np.arange(119))
+    assert points.shape == (119, AXES)
     whole, low = (pdist(x.astype(np.float64)) for x in (vectors, points))
-    assert (low <= whole + 1e-6).all()
+    assert (low**2 <= whole**2 + MARGIN / 2).all()
     # What it is for: nearly all pairs that are no duplicates are told by these few numbers already.
     assert (low > 0.2).sum() > 0.99 * (whole > 0.2).sum()
+
+
+def test_volumes_are_told_apart_by_few_coordinates_too() -> None:
+    rng = np.random.default_rng(0)
+    blobs = gaussian_filter(rng.normal(size=(60, 24, 24, 24)), (0, 2, 2, 2)).astype(np.float32)
+    made = np.stack([thumbnail(one) for one in np.concatenate([blobs, blobs * 2 + 1])])
+    vectors = unit_vectors(made)
+    low = pdist(principal_coordinates(vectors, np.arange(120))[:, :FIRST].astype(np.float64))
+    assert (low <= 0.2).sum() < 70
+    pairs = find_near(made, np.ones(120, bool), 0.98)
+    assert pairs[["a", "b"]].values.tolist() == [[i, i + 60] for i in range(60)]
+
+
+def test_pairs_are_the_same_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = near_cohort()
+    rng = np.random.default_rng(1)
+    made[:30] = made[0] + 0.5 * rng.normal(size=(30, 32, 32))  # many of one first picture
+    usable = np.ones(120, bool)
+    for name, value in (("MOST_EACH", 4), ("SAMPLE", 7)):
+        monkeypatch.setattr(neighbours, name, value)
+    at_once = find_near(made, usable, 0.9)
+    for name, value in (("ROWS", 5), ("COLUMNS", 9), ("BLOCK", 3), ("MOST_HELD", 10)):
+        monkeypatch.setattr(neighbours, name, value)
+    pd.testing.assert_frame_equal(find_near(made, usable, 0.9), at_once)
+    assert 30 < len(at_once) < 30 * 29 / 2
+
+
+def test_few_pictures_have_few_pairs() -> None:
+    one = thumbnail(picture(0)[0])
+    assert len(find_near(np.stack([one]), np.zeros(1, bool), 0.98)) == 0
+    assert len(find_near(np.stack([one]), np.ones(1, bool), 0.98)) == 0
+    # The strictest threshold still has what is equal.
+    assert find_near(np.stack([one, one]), np.ones(2, bool), 1.0)[["a", "b"]].values.tolist() == [[0, 1]]  # fmt: skip
 
 
 def test_many_alike_are_one_cluster_without_all_their_pairs() -> None:

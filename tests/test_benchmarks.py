@@ -45,7 +45,16 @@ def run(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", [*TINY, "audit", "engine_growth", "invariance", "learning_rates", "runs_per_hour"]
+    "name",
+    [
+        *TINY,
+        "audit",
+        "engine_growth",
+        "invariance",
+        "learning_rates",
+        "runs_per_hour",
+        "scans_growth",
+    ],
 )
 def test_help_tells_the_command(run, capsys, name):
     assert run(name, "--help") == 0
@@ -103,6 +112,22 @@ def test_the_audit_grows_and_loses_no_pair(tmp_path):
     assert [case["scans"] for case in cases] == [60, 120, 200]
     assert [case.get("lost") for case in cases] == [0, 0, None]
     assert cases[1]["pairs"] == 120 // 20
+
+
+def test_the_first_stages_grow_with_scans(tmp_path):
+    out = tmp_path / "scans_growth.json"
+    words = ["--sizes", "40", "--chunks", "2", "--out", str(out)]
+    made = subprocess.run(
+        [sys.executable, str(FOLDER / "scans_growth.py"), *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False, timeout=600,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    written = json.loads(out.read_text())
+    (case,) = written["cases"]
+    assert written["private"]
+    assert case["scans"] == 40
+    for step in ("plan", "read", "convert", "gather", "audit"):
+        assert case[step]["mb"] > 20
 
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "results").glob("*.json")), ids=lambda p: p.stem)

@@ -13,7 +13,7 @@ from fewscans.config import Config, load
 from fewscans.config.stages import ConvertParams
 from fewscans.convert.chunks import write_chunk
 from fewscans.cost.counts import Counts, count
-from fewscans.rawdata import chunks_of, resolve
+from fewscans.rawdata import chunks_of, fingerprint, resolve
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +94,19 @@ def test_the_number_of_chunks_follows_bytes_and_not_files(tmp_path, monkeypatch)
     assert chunks("larger", [900, 200]) == 2
     assert chunks("largest", [4000, 900]) == 8
     assert chunks("asked", [4000, 900], chunks=3) == 3
+
+
+def test_files_are_looked_at_once_for_all_jobs(tmp_path, monkeypatch):
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans/v.png").write_bytes(bytes(9))
+    (tmp_path / "scans/labels.csv").write_text("path,label,patient\nv.png,a,1")
+    looked = []
+    monkeypatch.setattr(rawdata, "_stat", lambda path: looked.append(path) or [9, 1])
+    for _ in range(3):
+        config = config_of(table="labels.csv")
+        assert chunks_of(config, "p") == 1
+        assert len(fingerprint(config, "p")) == 16
+    assert [path.name for path in looked] == ["v.png"]
 
 
 def test_files_that_several_rows_name_are_one_chunks_bytes(tmp_path, monkeypatch):

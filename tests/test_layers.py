@@ -34,6 +34,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "progress",
         "convert.table",
         "convert.paths",
+        "convert.exclude",
+        "convert.kinds",
         "convert.pairs",
         "convert.layouts",
         "convert.bids",

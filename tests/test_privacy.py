@@ -180,13 +180,13 @@ def test_a_search_finds_what_is_leaked_on_purpose(made, tmp_path) -> None:
     names = names_of([table.table_path(lab.work / "private", "d")])
     for name, content in wrapped(text).items():
         (tmp_path / name).write_bytes(content)
-        assert search(tmp_path / name, names), name
+        assert search([tmp_path / name], names), name
         assert holding([tmp_path / name], {text: "PatientID"}), name
         (tmp_path / "clean").write_bytes(content.replace(text.encode(), b"x" * len(text)))
     (tmp_path / f"{text}.csv").write_bytes(b"a,b")
-    assert search(tmp_path / f"{text}.csv", names)
+    assert search([tmp_path / f"{text}.csv"], names)
     (tmp_path / "fine.csv").write_bytes(b"patient,prob\np0123456789abcdef,0.5\n")
-    assert not search(tmp_path / "fine.csv", names)
+    assert not search([tmp_path / "fine.csv"], names)
 
 
 def wrapped(text: str) -> dict[str, bytes]:

@@ -185,7 +185,7 @@ def test_a_whole_run_of_private_series_in_3d(
         ".log",
         ".parquet",
     }
-    assert not [leak for path in files for leak in search(path, names)]
+    assert not search(files, names)
     assert not holding(files, {"Zqx-": "patients"})
     assert not [path.name for path in files if str(tmp_path).encode() in path.read_bytes()]
     assert stat.S_IMODE((clone.folder / "work/private").stat().st_mode) == 0o700

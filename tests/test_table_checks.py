@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import fnmatch
+
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from table_factory import Where, change, problems_of
 
 from fewscans.config.models import Columns, DatasetSettings, SplitNames
+from fewscans.convert.exclude import apply_exclude, is_excluded
 from fewscans.convert.table import check_dataset, read_rows
 from fewscans.errors import Problems
 
@@ -113,6 +118,29 @@ def test_exclude_takes_exact_paths_and_globs_and_must_meet_something(scan_folder
     assert "'scouts/*' meets no path" in problems_of(
         root, folds=2, exclude=["scouts/*", "images/p000*"]
     )
+
+
+NAMES = st.text("ab[]*?/#.", max_size=5)
+
+
+@given(NAMES, st.lists(NAMES, max_size=6))
+def test_excluded_is_what_is_called_so_or_meets_a_glob(path, patterns):
+    met = any(path == one or fnmatch.fnmatchcase(path, one) for one in patterns)
+    assert is_excluded(path, patterns) == met
+
+
+@given(st.lists(NAMES, max_size=6, unique=True), st.lists(NAMES, max_size=6))
+def test_what_is_excluded_leaves_and_what_meets_nothing_is_told(paths, patterns):
+    problems = Problems("d")
+    kept = apply_exclude(paths, patterns, problems, "d")
+    assert kept == [path for path in paths if not is_excluded(path, patterns)]
+    idle = [
+        one
+        for one in patterns
+        if not any(is_excluded(p, [one]) or one.startswith((f"{p}/", f"{p}#")) for p in paths)
+    ]
+    said = [f"'{one}' meets no path. Correct it or remove it." for one in idle]
+    assert [message for _, message in problems.lines] == list(dict.fromkeys(said))
 
 
 def test_everything_wrong_is_said_at_once(scan_folder):

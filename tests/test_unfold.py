@@ -23,7 +23,7 @@ from fewscans.convert.table import read_labels
 from fewscans.convert.unfold import unfold
 from fewscans.errors import UserError
 from fewscans.plan import expand
-from fewscans.rawdata import _files, _fingerprint, check_config, fingerprint
+from fewscans.rawdata import _files, check_config, fingerprint
 from fewscans.values import read_all
 
 
@@ -290,11 +290,9 @@ def test_the_workflow_checks_and_watches_folders(lab):
         lambda: os.utime(next((lab / "b/p3").iterdir()), (1, 1)),
         lambda: next((lab / "a/p2").iterdir()).unlink(),
     ):
-        _fingerprint.cache_clear()
         _files.cache_clear()
         assert fingerprint(load(raw), "d") == made
         change()
-        _fingerprint.cache_clear()
         _files.cache_clear()
         assert fingerprint(load(raw), "d") != made
         made = fingerprint(load(raw), "d")

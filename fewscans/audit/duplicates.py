@@ -13,6 +13,7 @@ from fewscans.audit.thumbnails import Thumbnails, unit_vectors
 
 # Scans of one content whose pairs are all listed; of more, each with the first.
 MOST_PAIRS = 50
+BLOCK = 1024
 
 
 def find_duplicates(scans: pd.DataFrame, thumbnails: Thumbnails, threshold: float) -> pd.DataFrame:
@@ -49,7 +50,11 @@ def find_near(
 ) -> pd.DataFrame:
     """Pairs of [n, 32, 32] `pictures` with a Pearson correlation of at least `threshold`, of the `usable` [n]."""
     at = np.flatnonzero(usable)
-    pairs, values = correlated_pairs(unit_vectors(pictures[at]), threshold)
+    vectors = np.empty((len(at), pictures[0].size if len(pictures) else 1), np.float32)
+    for start in range(0, len(at), BLOCK):  # unit vectors are made in float64
+        part = slice(start, start + BLOCK)
+        vectors[part] = unit_vectors(pictures[at[part]])
+    pairs, values = correlated_pairs(vectors, threshold)
     return _frame(at[pairs], "near", values)
 
 

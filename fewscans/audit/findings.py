@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -60,10 +61,9 @@ class Findings:
         said = (
             messages if isinstance(messages, pd.Series) else pd.Series(messages, index=scans.index)
         )
-        for i, row in scans.iterrows():
-            self.add(
-                check, severity, str(said[i]), action, scan=str(row["scan"]), path=str(row["path"])
-            )
+        told = said.reindex(scans.index)
+        for scan, path, words in zip(scans["scan"], scans["path"], told, strict=True):
+            self.add(check, severity, str(words), action, scan=str(scan), path=str(path))
 
     def frame(self) -> pd.DataFrame:
         """All rows, by severity, then as noted; beyond 200 of one check they are counted in one."""
@@ -116,7 +116,8 @@ def _note_values(found: Findings, scans: pd.DataFrame) -> None:
     )
     for _, same in scans.groupby("format", sort=True):
         rescale = list(zip(same["scale"], same["intercept"], strict=True))
-        usual = max(sorted(set(rescale)), key=rescale.count)
+        seen = Counter(rescale)
+        usual = max(sorted(seen), key=seen.__getitem__)
         other = same[[one != usual for one in rescale]]
         message = pd.Series(
             [

@@ -60,14 +60,19 @@ def _components(
 
 def group_table(scans: pd.DataFrame) -> pd.DataFrame:
     """A row per group, the largest first: `group, n_patients, n_scans, patients` (a JSON list)."""
+    n_scans = scans["group"].value_counts()
+    patients: dict[str, list[str]] = {}
+    told = scans[["group", "patient"]].drop_duplicates().sort_values(["group", "patient"])
+    for group, patient in zip(told["group"], told["patient"], strict=True):
+        patients.setdefault(group, []).append(patient)
     rows = [
         {
             "group": group,
-            "n_patients": members["patient"].nunique(),
-            "n_scans": len(members),
-            "patients": json.dumps(sorted(set(members["patient"])), ensure_ascii=False),
+            "n_patients": len(names),
+            "n_scans": int(n_scans[group]),
+            "patients": json.dumps(names, ensure_ascii=False),
         }
-        for group, members in scans.groupby("group", sort=True)
+        for group, names in patients.items()
     ]
     table = pd.DataFrame(rows, columns=["group", "n_patients", "n_scans", "patients"])
     return table.sort_values(
@@ -90,8 +95,10 @@ def find_contradictions(scans: pd.DataFrame, clusters: npt.NDArray[np.int64]) ->
     for unit, what in ((by_patient, "patient"), (by_cluster, "duplicate")):
         kinds = scans["target"].where(ok).groupby(unit).transform("nunique")
         for _, members in scans[ok & (kinds > 1)].groupby(unit, sort=True):
+            first = members.iloc[0]
+            second = members[members["target"] != first["target"]].iloc[0]
             for i, target in members["target"].items():
-                other = members[members["target"] != target].iloc[0]
+                other = first if first["target"] != target else second
                 said = f"its duplicate {other['path']}"
                 if what == "patient":
                     said = f"{other['path']} of the same patient"

@@ -1,80 +1,111 @@
 """Pairs of pictures with a high correlation, all of them, without correlating every pair.
 
-What a perceptual hash of the cosine transform keeps (Zauner 2010, "Implementation and benchmarking of perceptual image
-hash functions"), kept as numbers in place of bits: then it cannot miss. Pictures of mean 0 and length 1 with a
-correlation of c are sqrt(2 - 2 c) apart; the cosine transform keeps distances, and leaving coefficients out can only
-shorten them. So every pair at or above a correlation lies within that distance in a tree of the low coefficients.
+Pictures of mean 0 and length 1 with a correlation of c are sqrt(2 - 2 c) apart, and a rotation keeps distances. Leaving
+coordinates out can only shorten them, so a pair that is too far apart in a few coordinates is none. Taken are the
+first principal axes of the pictures themselves, along which those that share an anatomy differ most. All pairs are
+compared in 16 numbers by products of matrices, what that leaves in 48, and what is left then as a whole.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
-from scipy.fft import dctn
+from scipy.linalg import eigh, qr
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import minimum_spanning_tree
-from scipy.spatial import cKDTree
 
 Reals = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
 
-LOW = 16  # coefficients kept one by one; the length of the rest is one number more
-LEAF = 32
-BLOCK = 512  # pictures asked about, and pairs correlated, at once: memory where they are all alike
+FIRST, AXES = 16, 48  # coordinates of the product of matrices; of the look at what it leaves
+SAMPLE = 512  # pictures that tell the axes; any axes are right, these leave the fewest pairs
+ROWS, COLUMNS = 256, 4096  # a product of matrices of so many numbers stays in the processor's cache
+BLOCK = 512  # pictures turned, and pairs correlated, at once
 DENSE = 20  # a product of matrices takes as long as every 20th of its pairs one by one
 MOST_EACH = 50  # pairs listed of one picture; beyond, those that hold its cluster together
-# float32 sums differ in the last digits between processors; the margin keeps the pairs the same.
-MARGIN = 1e-4
+MOST_HELD = 2**20  # pairs in memory before they are thinned
+# Of a squared distance. Correlations are rounded to 6 digits (1e-6), and float32 is exact to less: with it the pairs
+# are the same on each processor.
+MARGIN = 1e-5
 
 
-def correlated_pairs(vectors: npt.NDArray[np.float32], threshold: float) -> tuple[Places, Reals]:
-    """([P, 2], [P]) pairs (a < b) of unit `vectors` [n, S * S] with correlations of at least `threshold`.
+def correlated_pairs(vectors: Singles, threshold: float) -> tuple[Places, Reals]:
+    """([P, 2], [P]) pairs (a < b) of unit `vectors` [n, S] with correlations of at least `threshold`, sorted.
 
-    Correlations are rounded to 6 digits. All pairs are listed, but where one picture has more than 50 partners of a
-    block: then its 50 nearest, and enough others to join what is joined. A vector of zeros is no picture.
+    Correlations are rounded to 6 digits. All pairs are listed, but where one picture has more than 50 partners behind
+    it: then its 50 nearest, and enough others to join what is joined (those of a spanning forest with the highest
+    correlations). A vector of zeros is no picture.
     """
     seen = np.flatnonzero(np.any(vectors != 0, axis=1))
-    points = low_coefficients(vectors[seen])
-    tree = cKDTree(points, leafsize=LEAF)
-    radius = float(np.sqrt(2 * (1 - threshold))) + MARGIN
-    pairs, values = [np.empty((0, 2), np.int64)], [np.empty(0)]
-    # In the tree's own order a block lies close together, so that most of the tree is passed over at once.
-    for start in range(0, len(seen), BLOCK):
-        asked = tree.indices[start : start + BLOCK]
-        near = cKDTree(points[asked], leafsize=LEAF)
-        within = near.sparse_distance_matrix(tree, radius, output_type="ndarray")
-        a, b = asked[within["i"]], within["j"]
-        found, worth = _correlated(vectors, seen[a[a < b]], seen[b[a < b]], threshold)
-        kept = _thinned(found, worth, len(vectors))
-        pairs.append(found[kept])
-        values.append(worth[kept])
-    joined, worths = np.concatenate(pairs), np.concatenate(values)
-    order = np.lexsort((joined[:, 1], joined[:, 0]))
-    return joined[order], worths[order]
+    points = principal_coordinates(vectors, seen)
+    reach = 2 * (1 - threshold) + MARGIN  # squared
+    pairs, values = np.empty((0, 2), np.int64), np.empty(0)
+    held, most = [(pairs, values)], MOST_HELD
+    for a, b in _near_in_few(points, reach):
+        if len(a) * DENSE < len(np.unique(a)) * len(np.unique(b)):
+            near = _near_in_all(points, a, b, reach)
+            a, b = a[near], b[near]
+        held.append(_correlated(vectors, seen[a], seen[b], threshold))
+        if sum(len(part) for _, part in held) > most:
+            pairs, values = _thinned(held, len(vectors))
+            held, most = [(pairs, values)], 2 * len(pairs) + MOST_HELD
+    return _thinned(held, len(vectors))
 
 
-def low_coefficients(vectors: npt.NDArray[np.float32]) -> Reals:
-    """[n, 17] coordinates that are never farther apart than the unit `vectors` [n, S * S] themselves.
+def principal_coordinates(vectors: Singles, at: Places) -> Singles:
+    """[N, 48] coordinates of those of `vectors` [n, S] that `at` [N] names; never farther apart than they are.
 
-    The lowest coefficients of the orthonormal cosine transform, by frequency, and the length of what is left (lengths
-    differ by no more than vectors do).
+    Along orthonormal axes, the first principal ones of 512 of them; fewer axes where there are fewer vectors.
     """
-    side = int(np.sqrt(vectors.shape[1]))
-    frequency = np.add.outer(np.arange(side), np.arange(side)).ravel()
-    low = np.argsort(frequency, kind="stable")[:LOW]
-    parts = [np.empty((0, LOW + 1))]
-    for start in range(0, len(vectors), BLOCK):
-        block = vectors[start : start + BLOCK].astype(np.float64)
-        kept = dctn(block.reshape(-1, side, side), axes=(1, 2), norm="ortho")
-        kept = kept.reshape(len(block), -1)[:, low]
-        rest = (block**2).sum(axis=1) - (kept**2).sum(axis=1)
-        parts.append(np.column_stack([kept, np.sqrt(rest.clip(min=0))]))
-    return np.concatenate(parts)
+    if not len(at):
+        return np.empty((0, 1), np.float32)
+    few = at[np.linspace(0, len(at) - 1, min(len(at), SAMPLE)).astype(np.int64)]
+    sample = vectors[few].astype(np.float64)
+    middle = sample.mean(axis=0)
+    sample -= middle
+    n_axes = min(len(few), AXES, sample.shape[1])
+    combined = eigh(sample @ sample.T, subset_by_index=(len(few) - n_axes, len(few) - 1))[1]
+    # Where the sample has fewer directions than axes, those that are made up are orthonormal too.
+    axes = qr(sample.T @ combined[:, ::-1], mode="economic")[0].astype(np.float32)
+    points = np.empty((len(at), n_axes), np.float32)
+    for start in range(0, len(at), BLOCK):
+        part = slice(start, start + BLOCK)
+        points[part] = (vectors[at[part]] - middle.astype(np.float32)) @ axes
+    return points
 
 
-def _correlated(
-    vectors: npt.NDArray[np.float32], a: Places, b: Places, threshold: float
-) -> tuple[Places, Reals]:
+def _near_in_few(points: Singles, reach: float) -> Iterator[tuple[Places, Places]]:
+    """Pairs (a < b) whose squared distance in the first 16 coordinates is at most `reach`, block by block."""
+    first = points[:, :FIRST]
+    half = -0.5 * (first.astype(np.float64) ** 2).sum(axis=1)
+    # x.y - x.x / 2 - y.y / 2 is minus half the squared distance.
+    one = np.ones(len(first))
+    left = np.column_stack([first, half, one]).astype(np.float32)
+    right = np.column_stack([first, one, half]).astype(np.float32)
+    for top in range(0, len(first), ROWS):
+        rows = left[top : top + ROWS]
+        for side in range(top, len(first), COLUMNS):
+            columns = right[side : side + COLUMNS]
+            found = np.flatnonzero(rows @ columns.T >= np.float32(-0.5 * reach))
+            a, b = np.divmod(found, len(columns))
+            a, b = a + top, b + side
+            if (before := a < b).any():
+                yield a[before], b[before]
+
+
+def _near_in_all(points: Singles, a: Places, b: Places, reach: float) -> npt.NDArray[np.bool_]:
+    """[P] which of the pairs are no farther apart in all coordinates."""
+    near = np.empty(len(a), bool)
+    for start in range(0, len(a), ROWS * BLOCK):
+        part = slice(start, start + ROWS * BLOCK)
+        near[part] = ((points[a[part]] - points[b[part]]) ** 2).sum(axis=1) <= reach
+    return near
+
+
+def _correlated(vectors: Singles, a: Places, b: Places, threshold: float) -> tuple[Places, Reals]:
     """Those of the pairs (a, b) at or above `threshold`, and correlations to 6 digits."""
     values = np.empty(len(a))
     rows, row = np.unique(a, return_inverse=True)
@@ -91,16 +122,24 @@ def _correlated(
     return np.stack([a, b], axis=1)[keep].astype(np.int64), values[keep]
 
 
-def _thinned(pairs: Places, values: Reals, n: int) -> npt.NDArray[np.bool_]:
-    """[P] which pairs to list: of each first picture the 50 nearest, and a spanning forest of all."""
+def _thinned(held: list[tuple[Places, Reals]], n: int) -> tuple[Places, Reals]:
+    """Of the pairs of each first picture the 50 nearest, and a spanning forest of all; sorted.
+
+    What is thinned in parts is the same as what is thinned at once: no part loses a pair that all together keep.
+    """
+    pairs = np.concatenate([part for part, _ in held])
+    values = np.concatenate([part for _, part in held])
     order = np.lexsort((pairs[:, 1], -values, pairs[:, 0]))
-    first = pairs[order, 0]
-    rank = np.arange(len(first)) - np.searchsorted(first, first)
-    kept = np.zeros(len(pairs), bool)
-    kept[order[rank < MOST_EACH]] = True
+    pairs, values = pairs[order], values[order]
+    rank = np.arange(len(pairs)) - np.searchsorted(pairs[:, 0], pairs[:, 0])
+    kept = rank < MOST_EACH
     if not kept.all():
-        graph = coo_array(
-            (np.arange(1.0, len(pairs) + 1), (pairs[:, 0], pairs[:, 1])), shape=(n, n)
-        )
-        kept[minimum_spanning_tree(graph.tocsr()).data.astype(np.int64) - 1] = True
-    return kept
+        # Weights that no two pairs share, so that there is one forest.
+        weights = np.empty(len(pairs))
+        weights[np.lexsort((pairs[:, 1], pairs[:, 0], -values))] = np.arange(1.0, len(pairs) + 1)
+        graph = coo_array((weights, (pairs[:, 0], pairs[:, 1])), shape=(n, n)).tocsr()
+        chosen = minimum_spanning_tree(graph).data
+        kept |= np.isin(weights, chosen)
+        pairs, values = pairs[kept], values[kept]
+    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    return pairs[order], values[order]

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fewscans.convert.kinds import KINDS
 from fewscans.convert.pairs import header_of, is_metaimage, is_nrrd
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ log = logging.getLogger("fewscans")
 MAX_PIXELS = 2**27
 # Voxels of a series, whose slices are all there: 2,048 of 512 x 512.
 MAX_VOXELS = 2**29
-KINDS = "PNG, JPEG, TIFF, BMP, DICOM, NIfTI, Analyze, NRRD, MHA, npy"
 # Bytes of a file that tell its kind: a NIfTI-2 header has 540.
 _HEAD = 544
 

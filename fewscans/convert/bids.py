@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fewscans.convert.kinds import endings
 from fewscans.convert.layouts import Row
 from fewscans.convert.paths import count, shown
 from fewscans.errors import Problems
 
-_ENDS = (".nii.gz", ".nii", ".png", ".jpg", ".tif", ".tiff")
+_ENDS = endings("NIfTI", "PNG", "JPEG", "TIFF")
 _ENTITIES = {"ses": "session", "acq": "acquisition", "run": "run", "task": "task", "echo": "echo"}
 # Of a sidecar so much becomes columns: how a scan was made, and nothing of whom, when or where.
 _KEPT = (

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fewscans.convert.kinds import endings
 from fewscans.convert.layouts import Row, read_json
 from fewscans.convert.paths import count, shown
 from fewscans.errors import Problems
 
 _PARTS = {"training": ("train", "numTraining"), "test": ("test", "numTest")}
-_ENDS = (".nii.gz", ".nii", ".nrrd", ".mha")
+_ENDS = endings("NIfTI", "NRRD", "MHA")
 
 
 def decathlon_rows(path: Path, table: Sequence[Row], name: str) -> list[Row]:

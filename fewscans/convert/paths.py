@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import os
 import posixpath
@@ -153,32 +152,6 @@ def normal_masks(
     if refused:
         problems.add(place, f"{count(refused, 'mask')} cannot be meant:{shown(refused)}")
     return found
-
-
-def apply_exclude(
-    paths: Sequence[str], patterns: Sequence[str], problems: Problems, place: str
-) -> list[str]:
-    """`paths` that no pattern (a path, or a glob) meets; a pattern that meets none is a problem.
-
-    One that begins with a path of a folder is about what is in it (`unfold` looks at that), and is none.
-    """
-    kept = list(paths)
-    for pattern in patterns:
-        left = [path for path in kept if not is_excluded(path, [pattern])]
-        inside = any(pattern.startswith((f"{path}/", f"{path}#")) for path in paths)
-        if (
-            len(left) == len(kept)
-            and not inside
-            and not any(is_excluded(path, [pattern]) for path in paths)
-        ):
-            problems.add(f"{place}.exclude", f"'{pattern}' meets no path. Correct it or remove it.")
-        kept = left
-    return kept
-
-
-def is_excluded(path: str, patterns: Iterable[str]) -> bool:
-    """Whether one of the patterns, paths or globs, meets `path`."""
-    return any(path == pattern or fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
 
 
 def check_files(

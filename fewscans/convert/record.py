@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from fewscans.config.stages import ConvertParams
 from fewscans.convert import Scan, Unreadable, log, paths, slices, to_physical
+from fewscans.convert.exclude import is_excluded
 from fewscans.convert.sources import Source
 from fewscans.files import sha256_file
 from fewscans.privacy.suspect import from_header
@@ -59,7 +60,7 @@ def _slices(
     made: list[tuple[str, Scan | Unreadable]] = []
     for plane, number in wanted:
         path = slices.slice_path(source.path, plane, number)
-        if paths.is_excluded(path, params.exclude):
+        if is_excluded(path, params.exclude):
             continue
         if number > (n := slices.length(scan, plane)):
             made.append((path, Unreadable(f"no such slice; the volume has {n} {plane} ones")))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fewscans.config.stages import ConvertParams
 from fewscans.convert import Scan, Unreadable, in_words, paths, read
+from fewscans.convert.exclude import apply_exclude
 from fewscans.convert.pairs import files_of
 from fewscans.convert.rows import read_rows
 from fewscans.convert.slices import split_slice
@@ -83,7 +84,7 @@ def list_scans(params: ConvertParams) -> list[Source]:
         given = paths.walk_classes(root, params.read_ndim)
     normal = paths.normal_paths(given, problems, "table" if params.table else "root")
     found = list(dict.fromkeys(path for path in normal if path is not None))
-    kept = paths.apply_exclude(found, params.exclude, problems, "convert")
+    kept = apply_exclude(found, params.exclude, problems, "convert")
     if not kept:
         problems.add("root", f"no scan is left below {root}.")
     place = "table" if params.table else "root"
@@ -134,7 +135,7 @@ def _list_npz(params: ConvertParams, problems: Problems) -> list[Source]:
         part, _, what = key.partition("_")
         if what == "images":
             found += [row_path(part, number) for number in range(member.shape[0])]
-    kept = paths.apply_exclude(found, params.exclude, problems, "convert")
+    kept = apply_exclude(found, params.exclude, problems, "convert")
     problems.raise_if_any()
     return [Source(paths.scan_key(params.dataset, path), path) for path in sorted(kept)]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from fewscans.convert import paths as path_rules
+from fewscans.convert.exclude import apply_exclude
 from fewscans.convert.meaning import check_counts, check_meaning, label_rows, part_names
 from fewscans.convert.rows import Row, read_rows
 from fewscans.errors import Problems, UserError
@@ -158,9 +159,7 @@ def check_dataset(
         official=official,
         labelled=not pool,
     )
-    kept = set(
-        path_rules.apply_exclude([row["path"] for row in made], dataset.exclude, problems, place)
-    )
+    kept = set(apply_exclude([row["path"] for row in made], dataset.exclude, problems, place))
     made = [row for row in made if row["path"] in kept]
     if where.root:
         named = [row["path"] for row in made]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fewscans.config.stages import ConvertParams
 from fewscans.convert import Unreadable, in_words, kind_of, paths
+from fewscans.convert.exclude import is_excluded
 from fewscans.convert.frames import Frame, read_frames
 from fewscans.convert.pairs import files_of
 from fewscans.convert.series import Volume, find_volumes
@@ -45,7 +46,7 @@ def _found(source: Source, root: Path, params: ConvertParams, folder: bool) -> I
     rest: list[Source] = []
     for path in _files(source.file, deep=params.table is not None) if folder else [source.file]:
         name = path.relative_to(root).as_posix()
-        if folder and paths.is_excluded(name, params.exclude):
+        if folder and is_excluded(name, params.exclude):
             continue
         if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
             problem = Unreadable("leads out of root through a link; copy the file there")
@@ -70,7 +71,7 @@ def _found(source: Source, root: Path, params: ConvertParams, folder: bool) -> I
     base = paths.split_number(source.path)[0] if source.number else source.path
     for name, volume in _names(find_volumes(frames), base, root, always):
         files = tuple(dict.fromkeys(frame.file for frame in volume.frames))
-        if paths.is_excluded(name, params.exclude):
+        if is_excluded(name, params.exclude):
             continue
         lone = len(volume.frames) == 1
         if lone and not folder:

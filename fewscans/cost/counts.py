@@ -13,12 +13,12 @@ import json
 import os
 import zipfile
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
 
 from fewscans.config import Config
 from fewscans.config.models import DatasetSettings
+from fewscans.convert.exclude import is_excluded
 from fewscans.convert.rows import Row, read_rows
 from fewscans.errors import UserError
 from fewscans.rawdata import Place, chunks_of, resolve
@@ -114,7 +114,7 @@ def _of_table(place: Place, dataset: DatasetSettings) -> Counts | None:
     except (OSError, UserError):  # what is wrong with it is said elsewhere, in words
         return None
     columns = dataset.columns
-    kept = [row for row in rows if not _excluded(row.get(columns.path, ""), dataset.exclude)]
+    kept = [row for row in rows if not is_excluded(row.get(columns.path, ""), dataset.exclude)]
     who = {row.get(columns.patient or "", "") for row in kept}
     patients = len(who) if columns.patient and who != {""} else len(kept)
     tested = None
@@ -122,10 +122,6 @@ def _of_table(place: Place, dataset: DatasetSettings) -> Counts | None:
         names = {name.lower() for name in dataset.split_names.test}
         tested = sum(row.get(columns.split, "").strip().lower() in names for row in kept)
     return Counts(len(kept), patients, tested)
-
-
-def _excluded(path: str, patterns: list[str]) -> bool:
-    return any(fnmatch(path, pattern) for pattern in patterns)
 
 
 @lru_cache

@@ -85,32 +85,47 @@ def _dates(text: str) -> Iterator[str]:
         yield from (day.strftime("%Y%m%d"), day.isoformat())
 
 
-def search(path: Path, names: dict[bytes, str], below: Path | None = None) -> list[Leak]:
-    """Where `path`, its name `below` a folder, or what is packed in it holds one of `names`; each place and kind once.
+def search(paths: Iterable[Path], names: dict[bytes, str], below: Path | None = None) -> list[Leak]:
+    """Where files, their names `below` a folder, or what is packed in them hold one of `names`.
 
-    No place says the name that was found: it may be put into a log.
+    Each place and kind once. No place says the name that was found: it may be put into a log.
     """
-    tokens = {name: frozenset(_TOKEN.findall(name)) for name in names}
-    called = path.relative_to(below).as_posix() if below is not None else path.name
+    sought = _by_word(names)
     found: dict[Leak, None] = {}
-    for kind in _in(called.encode("utf-8", "surrogateescape"), tokens, names):
-        found[Leak("the name of a file", kind)] = None
-    shown = "a file that is called so" if found else called
-    for place, data in contents(path, shown):
-        for kind in _in(data, tokens, names):
-            found[Leak(place, kind)] = None
+    for path in paths:
+        called = path.relative_to(below).as_posix() if below is not None else path.name
+        kinds = _in(called.encode("utf-8", "surrogateescape"), sought)
+        found |= dict.fromkeys(Leak("the name of a file", kind) for kind in kinds)
+        for place, data in contents(path, "a file that is called so" if kinds else called):
+            found |= dict.fromkeys(Leak(place, kind) for kind in _in(data, sought))
     return list(found)
 
 
-def _in(
-    data: bytes, tokens: dict[bytes, frozenset[bytes]], names: dict[bytes, str]
-) -> Iterator[str]:
-    """Kinds of the names that are in `data`."""
-    there = set(_TOKEN.findall(data))
+# Its words, the name, its kind.
+_Sought = tuple[frozenset[bytes], bytes, str]
+
+
+def _by_word(names: dict[bytes, str]) -> dict[bytes, list[_Sought]]:
+    """Each of `names` under its longest word: only where that stands the name is looked for."""
+    made: dict[bytes, list[_Sought]] = {}
     for name, kind in names.items():
-        # A name can only be where all its words are.
-        if tokens[name] <= there and _stands(name, data):
-            yield kind
+        words = frozenset(_TOKEN.findall(name))
+        longest = max(words, key=lambda word: (len(word), word), default=b"")
+        made.setdefault(longest, []).append((words, name, kind))
+    return made
+
+
+def _in(data: bytes, sought: dict[bytes, list[_Sought]]) -> list[str]:
+    """Kinds of the names that are in `data`, sorted."""
+    there = {b"", *_TOKEN.findall(data)}
+    return sorted(
+        {
+            kind
+            for word in there & sought.keys()
+            for words, name, kind in sought[word]
+            if words <= there and _stands(name, data)  # a name can only be where all its words are
+        }
+    )
 
 
 def _stands(name: bytes, data: bytes) -> bool:

@@ -66,7 +66,7 @@ def make_shareable(
         write_json(folder / "config.json", _settings(plan))
         write_json(folder / "versions.json", _versions(plan))
         write_text(folder / "README.md", READ_ME)
-        found = [leak for path in _files(folder) for leak in search(path, names, below=folder)]
+        found = search(_files(folder), names, below=folder)
         if found:
             raise UserError(
                 f"{out}: not made, since names stand where they must not",
