@@ -90,7 +90,7 @@ def _bmp(rng: np.random.Generator, data: bytes) -> bytes:
 
 def _other(rng: np.random.Generator, value: int) -> int:
     """Another length than `value`, often near it."""
-    return int(rng.choice([n for n in (1, value // 2, value - 1, value + 1, value * 2, 3000) if n != value]))  # fmt: skip
+    return int(rng.choice([1, value // 2, value - 1, value + 1, value * 2, 3000]))
 
 
 # Kind of image -> what makes one of 24 x 20 lie.

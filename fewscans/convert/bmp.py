@@ -18,7 +18,7 @@ _ENDS = re.compile(rb"\x00*(\x01\x00{0,3})?")
 
 
 def check_bmp(handle: IO[bytes], image: Any) -> None:
-    """Refuse rows that don't fill the file as `image`, opened and not yet loaded, believes; packed ones are not looked at.
+    """Refuse rows that don't fill the file as `image`, opened and not yet loaded, believes; not packed ones.
 
     Raises
     ------

@@ -14,7 +14,7 @@ from typing import IO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from fewscans.convert import Meta, Scan, Unreadable, check_size, join_equal_channels, make_finite
 from fewscans.convert.bmp import check_bmp, check_packed_bmp
@@ -60,7 +60,7 @@ def read_image(path: Path, kind: str) -> Scan:
     return _scan(array, kind, mode, bits, notes, scale, intercept)
 
 
-def _open(handle: IO[bytes], kind: str) -> Image.Image:
+def _open(handle: IO[bytes], kind: str) -> ImageFile.ImageFile:
     try:
         return Image.open(handle, formats=[kind])
     except Image.DecompressionBombError:
@@ -69,7 +69,7 @@ def _open(handle: IO[bytes], kind: str) -> Image.Image:
         raise Unreadable(f"{kind} of a kind that is not read, or its header is damaged") from None
 
 
-def _checked(handle: IO[bytes], image: Image.Image, kind: str) -> Image.Image:
+def _checked(handle: IO[bytes], image: ImageFile.ImageFile, kind: str) -> ImageFile.ImageFile:
     """The image, opened, once its file holds what its header says."""
     if kind == "PNG":
         return _open(unpacked_png(handle), kind)

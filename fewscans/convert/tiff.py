@@ -1,8 +1,8 @@
 """A TIFF whose strips or tiles hold what its header says (TIFF 6.0, sections 3, 8, 9, 13 and 15).
 
 Pillow reads as many rows as the header says, whatever the strips hold. The length of each is compared: as it stands in
-the file, unpacked where it is deflated, and of the last one where it is packed by LZW or PackBits. CCITT and JPEG within
-TIFF have no length to compare.
+the file, unpacked where it is deflated, and of the last one where it is packed by LZW or PackBits. CCITT and JPEG
+within TIFF have no length to compare.
 """
 
 from __future__ import annotations
