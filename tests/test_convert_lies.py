@@ -277,6 +277,9 @@ def test_odd_bmps_are_read(tmp_path):
     expected = np.moveaxis(COLOUR, -1, 0)
     for odd in (good + b"behind it", good + b"\0\0"):
         np.testing.assert_array_equal(pixels(tmp_path, odd), expected)
+    for said in (0, len(good) - 54, 10**9):  # writers that count wrongly
+        counted = good[:2] + said.to_bytes(4, "little") + good[6:]
+        np.testing.assert_array_equal(pixels(tmp_path, counted), expected)
     padded = bytearray(good + b"\0\0")
     padded[2:6] = len(padded).to_bytes(4, "little")  # as Photoshop writes them
     np.testing.assert_array_equal(pixels(tmp_path, bytes(padded)), expected)

@@ -29,14 +29,14 @@ def check_bmp(handle: IO[bytes], image: Any) -> None:
     if decoder != "raw":
         return
     n_bytes = arguments[1] * image.height
-    end, smallest = _end_and_smallest(handle)
-    beyond = end - begins - n_bytes
-    if beyond < 0:
-        found = max(0, end - begins)
+    there, said, smallest = _ends_and_smallest(handle)
+    if there - begins < n_bytes:
+        found = max(0, there - begins)
         raise Unreadable(f"the file is cut short ({found} of {n_bytes} bytes), or its header is wrong")  # fmt: skip
-    if beyond > (_MOST_BEYOND if begins == smallest else 0):
+    most = _MOST_BEYOND if begins == smallest else 0
+    if not any(0 <= end - begins - n_bytes <= most for end in (there, said)):
         raise Unreadable(
-            f"{end - begins} bytes of rows, and {n_bytes} by its header: one of them is wrong"
+            f"{there - begins} bytes of rows, and {n_bytes} by its header: one of them is wrong"
         )
 
 
@@ -46,16 +46,15 @@ def check_packed_bmp(handle: IO[bytes]) -> None:
         raise Unreadable("its packed rows go on behind what its header says: one of them is wrong")
 
 
-def _end_and_smallest(handle: IO[bytes]) -> tuple[int, int]:
-    """(where the file ends: by its header if that is in the file; where rows begin at the earliest)."""
+def _ends_and_smallest(handle: IO[bytes]) -> tuple[int, int, int]:
+    """(where the file ends, where its header says so, where rows begin at the earliest)."""
     there = handle.seek(0, 2)
     handle.seek(0)
     head = handle.read(_FILE_HEADER + _INFO).ljust(_FILE_HEADER + _INFO, b"\0")
-    said, begins, size = (struct.unpack_from("<I", head, at)[0] for at in (2, 10, 14))
+    said, size = (struct.unpack_from("<I", head, at)[0] for at in (2, 14))
     core = size == _CORE
     bits = struct.unpack_from("<H", head, 24 if core else 28)[0]
     packing, colours = (0, 0) if core else struct.unpack_from("<I12xI", head, 30)
     colours = colours or (1 << bits if bits <= 8 else 0)
     masks = 12 if size == _INFO and packing == _BITFIELDS else 0
-    smallest = _FILE_HEADER + size + masks + (3 if core else 4) * colours
-    return (said if begins < said <= there else there), smallest
+    return there, said, _FILE_HEADER + size + masks + (3 if core else 4) * colours
