@@ -35,7 +35,7 @@ def jpeg_frame(data: bytes, **fields: int) -> bytes:
 
 
 def tiff_value(data: bytes, tag: int, value: int) -> bytes:
-    """With another value of a tag that stands in the (first) directory itself, of a little-endian TIFF."""
+    """With another (first) value of a tag of the first directory of a little-endian TIFF; as it is without the tag."""
     at = int.from_bytes(data[4:8], "little")
     for entry in range(at + 2, at + 2 + 12 * int.from_bytes(data[at : at + 2], "little"), 12):
         if int.from_bytes(data[entry : entry + 2], "little") == tag:
@@ -46,7 +46,7 @@ def tiff_value(data: bytes, tag: int, value: int) -> bytes:
                 start = int.from_bytes(data[start : start + 4], "little")
             put = min(value, 256**size - 1).to_bytes(size, "little")
             return data[:start] + put + data[start + size :]
-    raise KeyError(tag)
+    return data
 
 
 def bmp_field(data: bytes, **fields: int) -> bytes:
@@ -77,20 +77,35 @@ def _jpeg(rng: np.random.Generator, data: bytes) -> bytes:
 
 
 def _tiff(rng: np.random.Generator, data: bytes) -> bytes:
-    tag = int(rng.choice([256, 257]))
-    return tiff_value(data, tag, _other(rng, {256: 20, 257: 24}[tag]))
+    """Size, bits, packing, samples or rows of a strip; the packing never by its other number (deflate has two)."""
+    choices = {
+        256: _near(20), 257: _near(24), 258: [1, 4, 8, 16, 32], 259: [1, 5, 8, 32773], 277: [1, 2, 3, 4],
+        278: [1, 5, 12],
+    }  # fmt: skip
+    while True:
+        tag = int(rng.choice(list(choices)))
+        made = tiff_value(data, tag, int(rng.choice(choices[tag])))
+        if made != data:
+            return made
 
 
 def _bmp(rng: np.random.Generator, data: bytes) -> bytes:
     """Columns by more than the padding of a row."""
-    if rng.random() < 0.5:
+    name = str(rng.choice(["width", "height", "bits"]))
+    if name == "height":
         return bmp_field(data, height=_other(rng, 24) * int(rng.choice([-1, 1])))
+    if name == "bits":
+        return bmp_field(data, bits=int(rng.choice([n for n in (1, 4, 8, 16, 24, 32) if n != data[28]])))  # fmt: skip
     return bmp_field(data, width=int(rng.choice([1, 8, 16, 25, 40, 3000])))
+
+
+def _near(value: int) -> list[int]:
+    return [1, value // 2, value - 1, value + 1, value * 2, 3000]
 
 
 def _other(rng: np.random.Generator, value: int) -> int:
     """Another length than `value`, often near it."""
-    return int(rng.choice([1, value // 2, value - 1, value + 1, value * 2, 3000]))
+    return int(rng.choice(_near(value)))
 
 
 # Kind of image -> what makes one of 24 x 20 lie.
