@@ -29,8 +29,9 @@ import numpy as np
 from fuzz_files import READERS, Files, read_files
 from lies import LIES, lie
 
-# Limits of one file: seconds, and MB of resident memory in all. What would take more than twice that ends in an error.
-HANG_S, MEMORY_MB = 10, 2048
+# Limits of one file: seconds of the processor, and MB of resident memory in all. What would take more than twice that
+# ends in an error. On a busy machine a file may wait; one that only waits is a hang, too.
+HANG_S, WAIT_S, MEMORY_MB = 10, 600, 2048
 KINDS = ("flip", "cut", "lie", "huge", "splice", "bomb")
 _SHARES = (0.2, 0.15, 0.25, 0.2, 0.17, 0.03)
 # Of images so many have a header that means another size or depth than their data, apart from the kinds above.
@@ -330,8 +331,10 @@ def main(folder: str, jobs: list[str]) -> None:
         for number in numbers:
             print(json.dumps({"begins": f"{reader}:{number}"}), flush=True)
             Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew (proc(5))
-            signal.alarm(HANG_S)
+            signal.setitimer(signal.ITIMER_PROF, HANG_S)
+            signal.alarm(WAIT_S)
             fact = run_case(seed, reader, number, work, bases, originals)
+            signal.setitimer(signal.ITIMER_PROF, 0)
             signal.alarm(0)
             fact["peak_mb"] = _peak_mb()
             if fact["peak_mb"] > MEMORY_MB:
@@ -365,7 +368,11 @@ def fuzz(folder: Path, readers: Iterable[str], n: int, seed: int = 0) -> list[di
         reader, _, number = lines[-1].get("begins", "").partition(":")
         if not number:
             raise RuntimeError(done.stderr.decode(errors="replace")[-2000:])
-        what = "hang" if done.returncode == -signal.SIGALRM else f"crash: exit {done.returncode}"
+        what = (
+            "hang"
+            if -done.returncode in (signal.SIGALRM, signal.SIGPROF)
+            else f"crash: exit {done.returncode}"
+        )
         facts.append(
             {"reader": reader, "number": int(number), "kind": "", "outcome": what, "peak_mb": 0}
         )
