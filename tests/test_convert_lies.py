@@ -164,6 +164,12 @@ def test_a_jpeg_without_an_end_is_refused_and_one_with_something_behind_it_read(
         np.testing.assert_array_equal(pixels(tmp_path, odd)[0], expected)
 
 
+def test_a_jpeg_with_a_second_picture_is_its_first(tmp_path):
+    image, other = (Image.fromarray(array) for array in (SMOOTH, GRAY))
+    found = pixels(tmp_path, packed("MPO", image, save_all=True, append_images=[other]))
+    assert found.shape == (1, *SMOOTH.shape)
+
+
 @pytest.mark.parametrize("gray", [127, 128])
 def test_a_jpeg_that_ends_in_the_gray_of_nothing_is_read(tmp_path, gray):
     flat = GRAY.copy()
