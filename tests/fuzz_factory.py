@@ -23,14 +23,19 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from fuzz_files import READERS, Files, read_files
+from lies import LIES, lie
 
-# Limits of one file: seconds, and MB of resident memory in all. What would take more than twice that ends in an error.
-HANG_S, MEMORY_MB = 10, 2048
+# Limits of one file: seconds of the processor, and MB of resident memory in all. What would take more than twice that
+# ends in an error. On a busy machine a file may wait; one that only waits is a hang, too.
+HANG_S, WAIT_S, MEMORY_MB = 10, 600, 2048
 KINDS = ("flip", "cut", "lie", "huge", "splice", "bomb")
 _SHARES = (0.2, 0.15, 0.25, 0.2, 0.17, 0.03)
+# Of images so many have a header that means another size or depth than their data, apart from the kinds above.
+_LIE_SHARE = 0.3
 # Readers whose headers say how many bytes follow: fewer voxels than there are bytes is told in a note.
 COUNTED = ("dicom", "nii", "nii.gz", "hdr", "nrrd", "mha", "npy")
 _EXTREME = (
@@ -61,6 +66,8 @@ _ZEROS_MB = 1000
 
 def damage(rng: np.random.Generator, reader: str, files: Files) -> tuple[str, Files]:
     """(kind, files) with one kind of damage done to one of them."""
+    if reader in LIES and rng.random() < _LIE_SHARE:
+        return "deny", {name: lie(rng, reader, data) for name, data in files.items()}
     kind = str(rng.choice(KINDS, p=_SHARES))
     name = str(rng.choice(sorted(files)))
     data = files[name]
@@ -81,8 +88,19 @@ def _changed(rng: np.random.Generator, kind: str, data: bytes, inside: bool) -> 
         return gzip.compress(_CHANGES[kind](rng, gzip.decompress(data)), 1, mtime=0)
     if inside and data[:2] == b"PK":
         return _rezip(rng, kind, data)
+    if inside and data[:4] == b"\x89PNG" and rng.random() < 0.5:
+        return _with_rows(rng, kind, data)
     made = _CHANGES[kind](rng, data)
     return _with_checksums(made) if inside and made[:4] == b"\x89PNG" else made
+
+
+def _with_rows(rng: np.random.Generator, kind: str, data: bytes) -> bytes:
+    """A PNG with its unpacked rows damaged."""
+    at = data.index(b"IDAT")
+    end = at + 4 + int.from_bytes(data[at - 4 : at], "big")
+    packed = zlib.compress(_CHANGES[kind](rng, zlib.decompress(data[at + 4 : end])), 1)
+    length = len(packed).to_bytes(4, "big")
+    return _with_checksums(data[: at - 4] + length + b"IDAT" + packed + data[end:])
 
 
 def _rezip(rng: np.random.Generator, kind: str, data: bytes) -> bytes:
@@ -220,6 +238,12 @@ def judge(reader: str, kind: str, scans: list, originals: list, files: Files) ->
     for scan in scans:
         if not scan.array.size or not all(np.isfinite(s) and s > 0 for s in scan.spacing_mm):
             return f"silent: shape {scan.array.shape}, spacing {scan.spacing_mm}"
+    if kind == "deny" and scans:
+        return f"silent: shape {scans[0].array.shape}, and its data are another"
+    if kind in ("lie", "huge") and reader in LIES:
+        said, held = (_extent(reader, all_[0]) for all_ in (scans, originals))
+        if said != held:
+            return f"silent: {said} by its header, {held} in its data"
     needed = sum(scan.array.size * min(scan.meta.bits, 8) // 8 for scan in scans)
     if reader in (*COUNTED, "npz", "bmp") and needed > 3 * there:  # a palette makes three of one
         return f"silent: {needed} bytes of voxels from {there}"
@@ -230,6 +254,13 @@ def judge(reader: str, kind: str, scans: list, originals: list, files: Files) ->
     if reader in COUNTED and kind in ("lie", "huge") and voxels < before and not told:
         return f"silent: {voxels} of {before} bytes of voxels, and no note"
     return ""
+
+
+def _extent(reader: str, scan: Any) -> int:
+    """Pixels of an image; groups of them where others cannot be told apart: rows of BMP in words, JPEG in MCUs."""
+    height, width = scan.array.shape[-2:]
+    down, across = {"jpeg": (16, 16), "bmp": (1, 4)}.get(reader, (1, 1))
+    return -(-height // down) * -(-width // across)
 
 
 def _all_found(scans: list, originals: list) -> bool:
@@ -300,8 +331,10 @@ def main(folder: str, jobs: list[str]) -> None:
         for number in numbers:
             print(json.dumps({"begins": f"{reader}:{number}"}), flush=True)
             Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew (proc(5))
-            signal.alarm(HANG_S)
+            signal.setitimer(signal.ITIMER_PROF, HANG_S)
+            signal.alarm(WAIT_S)
             fact = run_case(seed, reader, number, work, bases, originals)
+            signal.setitimer(signal.ITIMER_PROF, 0)
             signal.alarm(0)
             fact["peak_mb"] = _peak_mb()
             if fact["peak_mb"] > MEMORY_MB:
@@ -335,7 +368,11 @@ def fuzz(folder: Path, readers: Iterable[str], n: int, seed: int = 0) -> list[di
         reader, _, number = lines[-1].get("begins", "").partition(":")
         if not number:
             raise RuntimeError(done.stderr.decode(errors="replace")[-2000:])
-        what = "hang" if done.returncode == -signal.SIGALRM else f"crash: exit {done.returncode}"
+        what = (
+            "hang"
+            if -done.returncode in (signal.SIGALRM, signal.SIGPROF)
+            else f"crash: exit {done.returncode}"
+        )
         facts.append(
             {"reader": reader, "number": int(number), "kind": "", "outcome": what, "peak_mb": 0}
         )

@@ -52,6 +52,12 @@ def test_the_judge_sees_what_may_not_pass():
     assert "silent" in judge("nii", "cut", [half], [scan], files)
     assert "silent" in judge("nii", "flip", [scan], [scan], {"a": bytes(100)})
     assert "silent" in judge("nii", "flip", [Scan(scan.array, (0.0,), scan.meta)], [scan], files)
+    whole, part = (
+        Scan(pixels, (), Meta("JPEG", "L", 8)) for pixels in (DEEP[None], DEEP[None, :16])
+    )
+    assert judge("jpeg", "lie", [whole], [whole], files) == ""
+    assert "silent" in judge("jpeg", "lie", [part], [whole], files)
+    assert "silent" in judge("jpeg", "deny", [whole], [whole], files)
 
 
 # --- what fuzzing found, each by itself -----------------------------------------------------------

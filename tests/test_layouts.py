@@ -140,6 +140,16 @@ def test_a_table_with_paths_is_a_plain_one_in_a_layout_too(bids):
     assert len(read_table(bids / "participants.tsv")) == 6
 
 
+def test_bids_goes_before_the_decathlon_and_a_table_counts_where_it_is_named(bids):
+    said(bids, dataset_dot_json={"training": [], "modality": {}})
+    (bids / "labels.csv").write_text("participant_id,label\nsub-03,a\n")
+    assert resolve(config(bids), "mine").table == str(bids / "participants.tsv")
+    assert resolve(config(bids, "labels.csv"), "mine").table == str(bids / "labels.csv")
+    labels = {row["patient"]: row["label"] for row in read_rows(bids / "labels.csv")}
+    assert labels["sub-03"] == "a"
+    assert labels["sub-04"] == ""
+
+
 def test_what_is_wrong_with_bids_is_said_all_at_once(bids, tmp_path_factory):
     table = bids / "participants.tsv"
     good = table.read_text()

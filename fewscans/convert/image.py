@@ -1,20 +1,26 @@
 """PNG, JPEG, TIFF and BMP: 8 and 16 bit, gray and colour, as stored.
 
-Orientation from EXIF is applied. Alpha that is the same everywhere is dropped; otherwise the image
-is put on black, as a viewer with a dark background shows it. Colour stays colour: gray is made when
-a store is made.
+Pillow reads as many rows as a header says, whatever the data behind it are, so both are compared first
+(`fewscans.convert.png`, `jpeg`, `tiff`, `bmp`). Orientation from EXIF is applied. Alpha that is the
+same everywhere is dropped; otherwise the image is put on black, as a viewer with a dark background
+shows it. Colour stays colour: gray is made when a store is made.
 """
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from fewscans.convert import Meta, Scan, Unreadable, check_size, join_equal_channels, make_finite
+from fewscans.convert.bmp import check_bmp, check_packed_bmp
+from fewscans.convert.jpeg import check_jpeg
+from fewscans.convert.png import unpacked_png
+from fewscans.convert.tiff import check_tiff
 
 # TIFF tags (TIFF 6.0, section 8 and 19).
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
@@ -27,24 +33,24 @@ def read_image(path: Path, kind: str) -> Scan:
     with open(path, "rb") as handle, warnings.catch_warnings():
         # Metadata that is out of order does not make pixels wrong, and sizes are checked below.
         warnings.simplefilter("ignore")
-        try:
-            image = Image.open(handle, formats=[kind])
-        except Image.DecompressionBombError:
-            raise Unreadable("more pixels than can be read", "set-aside") from None
-        except Image.UnidentifiedImageError:
-            raise Unreadable(
-                f"{kind} of a kind that is not read, or its header is damaged"
-            ) from None
+        image = _open(handle, kind)
         check_size(*image.size)
         # Phones put a second picture into a JPEG; the first is the image.
         frames = getattr(image, "n_frames", 1) if kind != "JPEG" else 1
         if frames > 1:
             raise Unreadable(f"{frames} images in one file; one is read. Split it", "set-aside")
+        image = _checked(handle, image, kind)
         mode, bits = image.mode, _bits(image)
         if _is_deep_colour(image):
             array, notes = _read_deep_colour(path, kind)
             return _scan(array, kind, f"{mode};16", 16, notes)
+        packed_bmp = kind == "BMP" and image.tile[0][0] != "raw"
+        n_colours = _n_colours(image)
         image.load()
+        if packed_bmp:
+            check_packed_bmp(handle)
+        if image.mode == "P" and (most := _most(image)) >= n_colours:
+            raise Unreadable(f"damaged: colour {most} of a palette of {n_colours}")
         scale, intercept = _white_is_zero(image)
         array, notes = _pixels(ImageOps.exif_transpose(image))
         if mode == "I":
@@ -52,6 +58,41 @@ def read_image(path: Path, kind: str) -> Scan:
         if "LA;16" in _raw_mode(image):
             notes = (*notes, "16-bit gray with alpha was read with 8 bits")
     return _scan(array, kind, mode, bits, notes, scale, intercept)
+
+
+def _open(handle: IO[bytes], kind: str) -> ImageFile.ImageFile:
+    try:
+        return Image.open(handle, formats=[kind])
+    except Image.DecompressionBombError:
+        raise Unreadable("more pixels than can be read", "set-aside") from None
+    except Image.UnidentifiedImageError:
+        raise Unreadable(f"{kind} of a kind that is not read, or its header is damaged") from None
+
+
+def _checked(handle: IO[bytes], image: ImageFile.ImageFile, kind: str) -> ImageFile.ImageFile:
+    """The image, opened, once its file holds what its header says."""
+    if kind == "PNG":
+        return _open(unpacked_png(handle), kind)
+    if kind == "JPEG":
+        check_jpeg(handle)
+    elif kind == "TIFF":
+        check_tiff(handle, image)
+    else:
+        check_bmp(handle, image)
+    return image
+
+
+def _most(image: Image.Image) -> int:
+    """The largest stored value."""
+    return int(np.asarray(image).max())
+
+
+def _n_colours(image: Image.Image) -> int:
+    """Colours of the palette of an image that is not yet loaded: later Pillow has 256, black ones among them."""
+    palette = image.palette
+    if palette is None:
+        return 0
+    return len(palette.palette) // (4 if palette.rawmode == "BGRX" else 3)
 
 
 def _scan(
