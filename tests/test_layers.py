@@ -66,6 +66,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "phantom",
         "known",
         "values",
+        "fitted",
         "labelled",
         "predictions",
         "privacy",
