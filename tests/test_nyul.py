@@ -194,7 +194,8 @@ class Cohort:
             self.change(path, number)
         self.converted = make_converted(self.root)
         index, _ = read_converted([self.converted])
-        self.scan_of = dict(zip(index["path"].map(lambda path: Path(path).name), index["scan"], strict=True))  # fmt: skip
+        names = index["path"].map(lambda path: Path(path).name)
+        self.scan_of = dict(zip(names, index["scan"], strict=True))
         self.scans = sorted(self.scan_of.values())
         halves = {"0": self.scans[:4], "1": self.scans[4:]}
         self.train = {fold: sorted({*self.scans} - {*tested}) for fold, tested in halves.items()}

@@ -132,7 +132,8 @@ class Plan:
     def stores(self) -> Iterator[tuple[str, str, str | None]]:
         """(data set, recipe, fold or None) of every store."""
         for dataset, recipe in product(self.config.datasets, self.recipes):
-            for fold in self.store_folds(dataset, recipe) or [None]:
+            folds: list[str | None] = [*self.store_folds(dataset, recipe)]
+            for fold in folds or [None]:
                 yield dataset, recipe, fold
 
     # -- runs ----------------------------------------------------------------------------------------------------------
