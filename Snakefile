@@ -45,7 +45,7 @@ rule all:
 rule data:
     # Converted, audited, normalised and split; no training. Look at the audit before you pay for GPUs.
     input:
-        [store(d, recipe) for d in CONFIG.datasets for recipe in PLAN.recipes],
+        [PATHS.store(*one) for one in PLAN.stores()],
         [PATHS.dataset(d, "budgets.parquet") for d in PLAN.evaluated],
         audit_pages,
 

@@ -24,8 +24,10 @@ from fewscans.cluster import deadline
 from fewscans.cluster.scratch import near
 from fewscans.config.encoders import ScratchLong
 from fewscans.config.stages import FinetuneParams
+from fewscans.contracts import read_table
 from fewscans.errors import UserError, did_you_mean
 from fewscans.files import Cache
+from fewscans.fitted import check_fitted
 from fewscans.keyed import key_of
 from fewscans.labelled import Budget, Fold, check_not_seen, count_pretraining_scans, read_fold
 from fewscans.predictions import Record, write_embeddings, write_predictions
@@ -72,8 +74,8 @@ def finetune(params: FinetuneParams, files: Files, tuned: Collection[str] = ()) 
     Raises
     ------
     UserError
-        A file that the encoder needs is not given, tables do not fit together, or the encoder has
-        seen test groups.
+        A file that the encoder needs is not given, tables do not fit together, or the encoder or
+        what fitted the store has seen test groups.
     ToBeContinuedError
         The job's time is over, or somebody asked to stop; finished runs stand in the cache.
     """
@@ -173,6 +175,8 @@ def _open_store(params: FinetuneParams, files: Files, stack: contextlib.ExitStac
             f"({recipe.shape.axis_names}). "
             "Run normalise again."
         )
+    folds = read_table(files.folds, "folds")
+    check_fitted({params.dataset: store}, folds, params.fold, is_fitted=recipe.is_fitted)
     return store
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fewscans.contracts import read_table
 from fewscans.errors import Problems, UserError
+from fewscans.fitted import FITTED
 from fewscans.protocols.task import Task
 
 SHOWN = 5
@@ -178,8 +179,8 @@ def count_pretraining_scans(folds: Path, fold: str) -> int:
 def check_not_seen(encoder: dict[str, Any], folder: Path, folds: Path, fold: str) -> list[str]:
     """Flags of an encoder, after making sure that it has not seen the test groups of `fold`.
 
-    What counts as seen are the encoder's own source scans and those of every parent; a scan counts
-    as a test scan if its group is tested, whatever its role.
+    What counts as seen are the encoder's own source scans, those that its stores were fitted on, and
+    both of every parent; a scan counts as a test scan if its group is tested, whatever its role.
 
     Raises
     ------
@@ -194,11 +195,11 @@ def check_not_seen(encoder: dict[str, Any], folder: Path, folds: Path, fold: str
     forbidden = dict(
         members.loc[members["group"].isin(tested), ["scan", "group"]].itertuples(index=False)
     )
-    seen = {scan: who for scan, who in _seen(encoder, "it") if scan in forbidden}
+    seen = {scan: how for scan, how in _seen(encoder, "it") if scan in forbidden}
     if seen:
         lines = [
-            (scan, f"of test group {forbidden[scan]}: {who} was pretrained on it")
-            for scan, who in sorted(seen.items())[:SHOWN]
+            (scan, f"of test group {forbidden[scan]}: {how}")
+            for scan, how in sorted(seen.items())[:SHOWN]
         ]
         raise UserError(
             f"{folder}: this encoder has seen {len(seen)} scans of groups that fold '{fold}' "
@@ -209,8 +210,11 @@ def check_not_seen(encoder: dict[str, Any], folder: Path, folds: Path, fold: str
 
 
 def _seen(encoder: dict[str, Any], who: str) -> Iterator[tuple[str, str]]:
-    """(scan, who has seen it) of an encoder and all its parents."""
+    """(scan, how it was seen) of an encoder and all its parents; what counts more comes later."""
+    for one in (encoder.get(FITTED) or {}).values():
+        for scan in one["scans"]:
+            yield scan, f"{who} has pixels that were standardised by it"
     for scan in encoder.get("source_scans") or []:
-        yield scan, who
+        yield scan, f"{who} was pretrained on it"
     for parent in encoder.get("parents") or []:
         yield from _seen(parent, f"parent {parent.get('name') or parent.get('method') or '?'}")

@@ -26,8 +26,8 @@ log = logging.getLogger("fewscans")
 ENCODER, WEIGHTS = "encoder.json", "encoder.safetensors"
 # What an encoder says of its parents: what they are, and whom they have seen.
 HANDED_ON = (
-    "name", "method", "dataset", "fold", "seed", "digest", "transductive", "source_scans", "parents", "weights_from",
-    "handed_on",
+    "name", "method", "dataset", "fold", "seed", "digest", "transductive", "source_scans", "fitted", "parents",
+    "weights_from", "handed_on",
 )  # fmt: skip
 
 

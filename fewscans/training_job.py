@@ -29,6 +29,7 @@ from fewscans.digest import code_digest
 from fewscans.distributed import ALONE, Ranks
 from fewscans.errors import UserError
 from fewscans.files import Cache, digest, write_json
+from fewscans.fitted import FITTED
 from fewscans.gauges import ProbeScans, collapsed
 from fewscans.known import Known
 from fewscans.methods.base import Method
@@ -304,6 +305,7 @@ class Job:
             "transductive": self.settings.transductive, "flags": facts["flags"],
             "source_scans": self.sources.scans, "n_scans": len(self.sources.scans),
             "scans_digest": digest(self.sources.scans), "excluded_groups": sorted(hashed),
+            **({FITTED: self.sources.fitted} if self.sources.fitted else {}),
             "steps": facts["steps"], "epochs": self._epochs(), "loss": facts["loss"],
             "device": self.device.type, "device_name": facts["device_name"], "threads": p.compute.threads,
             "precision": self.schedule.precision, "skipped_steps": facts["skipped_steps"],

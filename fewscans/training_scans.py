@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -13,6 +14,7 @@ import torch
 from fewscans.config.stages import PretrainParams
 from fewscans.contracts import read_table
 from fewscans.errors import Problems, UserError
+from fewscans.fitted import check_fitted, whose
 from fewscans.resident import Resident
 from fewscans.store import Store
 
@@ -29,6 +31,8 @@ class Sources:
     scans: list[str]
     excluded_groups: list[str]
     labelled: frozenset[str]
+    fitted: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What the stores say of scans that they were fitted on, by data set."""
 
 
 def open_pools(given: Sequence[str], place: Callable[[str], Path] = Path) -> dict[str, Store]:
@@ -65,12 +69,17 @@ def read_scans(
     Raises
     ------
     UserError
-        A store does not fit the recipe, or see `choose_scans`.
+        A store does not fit the recipe, was fitted on test scans, or see `choose_scans`.
     """
-    stores = [store, *pools.values()]
-    check_stores(params, {params.dataset: store, **pools})
-    sources = choose_scans(read_table(folds, "folds"), params, stores)
-    return sources, load_scans(sources.scans, stores, device)
+    opened = {params.dataset: store, **pools}
+    stores = list(opened.values())
+    table = read_table(folds, "folds")
+    check_stores(params, opened)
+    if not getattr(params.settings, "transductive", False):
+        check_fitted(opened, table, params.fold, is_fitted=params.recipe.is_fitted)
+    sources = choose_scans(table, params, stores)
+    used = {k: one for k, one in opened.items() if any(scan in one for scan in sources.scans)}
+    return replace(sources, fitted=whose(used)), load_scans(sources.scans, stores, device)
 
 
 def check_stores(params: PretrainParams, stores: Mapping[str, Store]) -> None:

@@ -4,7 +4,7 @@
 rule finetune:
     # Everything after this reads predictions and embeddings, never a model.
     input:
-        store=lambda w: store(w.dataset, w.recipe),
+        store=lambda w: store(w.dataset, w.recipe, w.fold),
         labels=f"{W}/{{dataset}}/labels.parquet",
         folds=f"{W}/{{dataset}}/folds.parquet",
         budgets=f"{W}/{{dataset}}/budgets.parquet",
@@ -27,7 +27,7 @@ rule finetune:
     params:
         cfg=lambda w: training_settings(finetune_params, w),
         code=finetune_code,
-        store=lambda w: str(Path(store(w.dataset, w.recipe)).parent),
+        store=lambda w: str(Path(store(w.dataset, w.recipe, w.fold)).parent),
         encoder=lambda w, input: (
             ["--encoder", str(Path(input.encoder[0]).parent)] if input.get("encoder") else []
         ),

@@ -135,9 +135,42 @@ def audit_table(wildcards):
 # -- normalise -------------------------------------------------------------------------------------
 
 
-def store(dataset, recipe):
-    """The seal of a store, written last: where it stands, voxels and rows stand beside it."""
-    return PATHS.dataset(dataset, recipe, "store", "store.json")
+def store(dataset, recipe, fold):
+    """The seal of the store that a job of this fold reads."""
+    return PATHS.store(dataset, recipe, fold if PLAN.by_fold(dataset, recipe) else None)
+
+
+def pool_stores(wildcards):
+    """Those of the data set's pools, in their order."""
+    return [store(p, wildcards.recipe, None) for p in dataset_settings(wildcards.dataset).pools]
+
+
+def pools_flag(wildcards):
+    folders = [Path(seal).parent for seal in pool_stores(wildcards)]
+    return flag("--pool", dataset_settings(wildcards.dataset).pools, folders)
+
+
+# Recipes that are fitted on training scans: a store for each fold.
+FITTED = [name for name, recipe in PLAN.recipes.items() if recipe.is_fitted]
+
+
+def normalise_params(wildcards):
+    return NormaliseParams(
+        dataset=wildcards.dataset,
+        recipe=PLAN.recipes[wildcards.recipe],
+        fold=wildcards.get("fold"),
+    )
+
+
+def fitted_folds(wildcards):
+    """Of a pool, the folds that it joins: a copy of a test scan must not be fitted on."""
+    if wildcards.recipe not in FITTED:
+        return []
+    return [
+        PATHS.dataset(name, "folds.parquet")
+        for name in PLAN.evaluated
+        if wildcards.dataset in dataset_settings(name).pools
+    ]
 
 
 # -- split -----------------------------------------------------------------------------------------

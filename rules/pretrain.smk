@@ -4,9 +4,9 @@
 rule pretrain:
     # Training state lies in work/checkpoints, outside declared outputs; a finished encoder in work/cache.
     input:
-        store=lambda w: store(w.dataset, w.recipe),
+        store=lambda w: store(w.dataset, w.recipe, w.fold),
         folds=f"{W}/{{dataset}}/folds.parquet",
-        pools=lambda w: [store(pool, w.recipe) for pool in dataset_settings(w.dataset).pools],
+        pools=pool_stores,
         tuned=tuned_values,
         labels=pretrain_labels,
         values=pretrain_values,
@@ -34,12 +34,8 @@ rule pretrain:
         code=lambda w: code_digest(
             "scripts.pretrain", methods=[PLAN.encoders[w.encoder].settings.module]
         ),
-        store=lambda w: str(Path(store(w.dataset, w.recipe)).parent),
-        pools=lambda w: flag(
-            "--pool",
-            dataset_settings(w.dataset).pools,
-            [Path(store(pool, w.recipe)).parent for pool in dataset_settings(w.dataset).pools],
-        ),
+        store=lambda w: str(Path(store(w.dataset, w.recipe, w.fold)).parent),
+        pools=pools_flag,
         tuned=lambda w, input: ["--tuned", *input.tuned] if input.get("tuned") else [],
         labels=lambda w, input: flag("--labels", pretrain_sources(w), input.get("labels", [])),
         values=pretrain_values_flag,

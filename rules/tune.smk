@@ -12,11 +12,11 @@ if CONFIG.tune is not None:
     rule tune:
         # Waits for its trials: jobs that it submits, or processes here. Their state lies beside the outputs, by digest.
         input:
-            store=lambda w: store(w.dataset, w.recipe),
+            store=lambda w: store(w.dataset, w.recipe, w.fold),
             labels=f"{W}/{{dataset}}/labels.parquet",
             folds=f"{W}/{{dataset}}/folds.parquet",
             budgets=f"{W}/{{dataset}}/budgets.parquet",
-            pools=lambda w: [store(pool, w.recipe) for pool in dataset_settings(w.dataset).pools],
+            pools=pool_stores,
             encoder=tune_weights,
         output:
             best=f"{W}/tune/{{encoder}}/{{recipe}}/{{dataset}}/{{fold}}/best.json",
@@ -33,12 +33,8 @@ if CONFIG.tune is not None:
         params:
             cfg=lambda w: tune_settings(w),
             code=lambda w: tune_code(w),
-            store=lambda w: str(Path(store(w.dataset, w.recipe)).parent),
-            pools=lambda w: flag(
-                "--pool",
-                dataset_settings(w.dataset).pools,
-                [Path(store(pool, w.recipe)).parent for pool in dataset_settings(w.dataset).pools],
-            ),
+            store=lambda w: str(Path(store(w.dataset, w.recipe, w.fold)).parent),
+            pools=pools_flag,
             encoder=lambda w, input: (
                 ["--encoder", str(Path(input.encoder[0]).parent)] if input.get("encoder") else []
             ),

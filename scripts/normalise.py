@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from fewscans import cli
@@ -16,6 +17,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument(
         "--converted", required=True, nargs="+", help="folders that convert wrote, all chunks"
     )
+    made.add_argument(
+        "--folds", type=Path, nargs="+", default=[],
+        help="folds.parquet: whose scans a recipe is fitted on that is fitted; of a pool, those of all that it joins",
+    )  # fmt: skip
     made.add_argument("--out", required=True, help="folder of the store")
     made.add_argument("--sidecar", help="write settings, seconds and counts to this JSON file")
     return cli.run(made, _normalise, argv, NormaliseParams)
@@ -24,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _normalise(arguments: argparse.Namespace, params: NormaliseParams) -> dict[str, Any]:
     from fewscans.normalise import make_store
 
-    return make_store(params, arguments.converted, arguments.out)
+    return make_store(params, arguments.converted, arguments.out, arguments.folds)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,8 @@ def work(arguments: argparse.Namespace, params: TuneParams, given: list[str]) ->
 def read(arguments: argparse.Namespace, params: TuneParams) -> Any:
     """Stores and labels; test scans are left where they are."""
     from fewscans.cluster.scratch import near
+    from fewscans.contracts import read_table
+    from fewscans.fitted import check_fitted
     from fewscans.store import Store
     from fewscans.training_scans import open_pools
     from fewscans.tune.labels import read_labelled
@@ -77,6 +79,12 @@ def read(arguments: argparse.Namespace, params: TuneParams) -> Any:
     store = Store.open(place(arguments.store))
     labelled = read_labelled(
         params, arguments.labels, arguments.folds, arguments.budgets, set(store.scans)
+    )
+    check_fitted(
+        {params.dataset: store, **pools},
+        read_table(arguments.folds, "folds"),
+        params.fold,
+        is_fitted=params.recipe.is_fitted,
     )
     return Data(store, pools, arguments.folds, labelled, arguments.encoder)
 

@@ -68,6 +68,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "phantom",
         "known",
         "values",
+        "fitted",
         "labelled",
         "predictions",
         "privacy",

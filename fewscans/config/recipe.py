@@ -48,8 +48,9 @@ class RecipeSettings(Settings):
     """Axes of space: 2 for images, 3 for volumes."""
     channels: Literal[1, 3] = 1
     """Gray, or three channels (gray sources are repeated)."""
-    normalise: Literal["percentile", "window", "minmax", "zscore"] = "percentile"
-    """How intensities reach [0, 1] (`zscore`: mean 0.5, standard deviation 1/6, clipped)."""
+    normalise: Literal["percentile", "window", "minmax", "zscore", "nyul"] = "percentile"
+    """How intensities reach [0, 1] (`zscore`: mean 0.5, standard deviation 1/6, clipped; `nyul`: histograms
+    standardised by landmarks that are means over the training scans, so that each fold has a store of its own)."""
     window_hu: tuple[float, float] = (-1000.0, 400.0)
     """Low and high of `window`, in HU or stored units."""
     windows: Annotated[
@@ -60,7 +61,7 @@ class RecipeSettings(Settings):
     percentiles: tuple[Percent, Percent] = (0.5, 99.5)
     """Low and high of `percentile`, per scan."""
     within: Literal["scan", "foreground"] = "scan"
-    """Where `percentile`, `minmax` and `zscore` measure: the whole scan or its foreground."""
+    """Where `percentile`, `minmax` and `zscore` measure: the whole scan or its foreground (`nyul`: the foreground)."""
     fit: Literal["pad", "stretch", "crop"] = "pad"
     """Reach the square (cube) by padding the shorter sides, stretching them, or cropping the longer ones."""
     spacing_mm: Millimetres | list[Millimetres] | None = None
@@ -99,6 +100,16 @@ class RecipeSettings(Settings):
         return None if self.spacing_mm is None else (self.spacing_mm,) * self.ndim
 
     @property
+    def is_fitted(self) -> bool:
+        """Whether a scan's place in the store depends on other scans: only training scans may be among them."""
+        return self.normalise == "nyul"
+
+    @property
+    def in_foreground(self) -> bool:
+        """Whether intensities are measured in the foreground alone."""
+        return self.within == "foreground" or self.is_fitted
+
+    @property
     def bounds_hu(self) -> tuple[tuple[float, float], ...]:
         """Low and high of each window of `window`: one, or one for each channel."""
         return tuple(WINDOWS_HU[name] for name in self.windows or ()) or (self.window_hu,)
@@ -133,6 +144,15 @@ class RecipeSettings(Settings):
                 {"n": len(windows), "channels": channels},
             )
         return windows
+
+    @field_validator("within")
+    @classmethod
+    def _of_foreground(cls, within: str, info: ValidationInfo) -> str:
+        if within == "scan" and info.data.get("normalise") == "nyul":
+            raise PydanticCustomError(
+                "within", "`nyul` measures in the foreground; leave `within` out"
+            )
+        return within
 
     @field_validator("spacing_mm")
     @classmethod

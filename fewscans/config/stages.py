@@ -5,7 +5,9 @@ A rule's `params` hold exactly this, so that a setting reruns what uses it and n
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from fewscans.batches import epoch_batches, training_steps
 from fewscans.config.augment import Modality
@@ -140,6 +142,13 @@ class NormaliseParams(Settings):
     """Name of the data set."""
     recipe: RecipeSettings
     """Geometry and intensity."""
+    fold: str | None = None
+    """Whose training scans a recipe is fitted on that is fitted at all: a fold, or `all` for transductive encoders."""
+
+    @model_serializer(mode="wrap")
+    def _without_fold(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Not told where there is none: jobs of before there was such a setting are the same jobs."""
+        return {key: value for key, value in handler(self).items() if value is not None}
 
 
 class FoldsParams(Settings):

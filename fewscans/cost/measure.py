@@ -240,6 +240,8 @@ class _Sample:
     ) -> dict[str, float]:
         made = {}
         recipe = max(self.plan.recipes.values(), key=lambda one: one.size)
+        if recipe.is_fitted:  # a rate is of reading each scan once
+            recipe = recipe.model_copy(update={"normalise": "percentile"})
         params = NormaliseParams(dataset=self.name, recipe=recipe)
         given = ["--converted", converted, "--out"]
         seconds = self._run("normalise", params, *given, self.folder / "store")

@@ -41,7 +41,12 @@ def jobs(model: Model) -> Iterator[Job]:
         for rule in ("audit", "folds", "budgets"):
             yield job(rule, f"{rule}/{name}.tsv", "", "", name)
         for recipe in model.plan.recipes:
-            yield job("normalise", f"normalise/{name}.{recipe}.tsv", "", recipe, name)
+            if folds := model.plan.store_folds(name, recipe):
+                for fold in folds:
+                    file = f"normalise_fold/{name}.{recipe}.{fold}.tsv"
+                    yield job("normalise", file, "", recipe, name)
+            else:
+                yield job("normalise", f"normalise/{name}.{recipe}.tsv", "", recipe, name)
     yield from _trainings(model, job)
 
 

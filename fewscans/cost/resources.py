@@ -27,6 +27,8 @@ LEAST_MIN: dict[Kind, int] = {"light": 10, "cpu": 20, "gpu": 20}
 UNKNOWN_MIN: dict[Kind, int] = {"light": 30, "cpu": 120, "gpu": 480}
 # Pretraining by several processes.
 RANKS = "pretrain_ranks"
+# Rules that do the work of another.
+SAME_WORK = {RANKS: "pretrain", "normalise_fold": "normalise"}
 # Rules with a job for each run.
 MANY = ("pretrain", "finetune")
 WORST = ("unknown", "declared", "scaled")
@@ -105,8 +107,8 @@ class RuleResources:
         """The estimate for one job."""
         found = [getattr(wildcards, name, "") for name in ("encoder", "recipe", "dataset")]
         encoder, recipe, dataset = found
-        rule = "pretrain" if rule == RANKS else rule  # the same work
         # Weights from outside are of no data set; their wildcard says `all`.
+        rule = SAME_WORK.get(rule, rule)
         return self.model.of(rule, encoder, recipe, "" if dataset == "all" else dataset)
 
     @staticmethod

@@ -108,7 +108,11 @@ class Work:
         rate = machine.scans.get(f"{rule}/{dataset}", machine.scans.get(rule))
         if counts is None or rate is None:
             return 0.0, False
-        return start + rate * counts.scans / self._chunks(rule, dataset), True
+        scans = counts.scans / self._chunks(rule, dataset)
+        if rule == "normalise" and self.plan.recipes[recipe].is_fitted:
+            # Those that it is fitted on are read twice.
+            scans += counts.trained(self.folds) if dataset in self.plan.evaluated else scans
+        return start + rate * scans, True
 
     def _chunks(self, rule: str, dataset: str) -> int:
         return chunks_of(self.config, dataset) if rule == "convert" else 1

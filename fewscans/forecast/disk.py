@@ -18,6 +18,7 @@ KINDS = {
     "convert": "converted scans",
     "export": "scans for a viewer",
     "normalise": "stores of pixels",
+    "normalise_fold": "stores of pixels",
     "pretrain": "encoders",
     "pretrain_ranks": "encoders",
     "finetune": "predictions and embeddings",

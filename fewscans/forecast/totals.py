@@ -22,8 +22,8 @@ SCHEMA_VERSION = 1
 # Rules in the order of the work; others follow by name.
 ORDER = [
     *("weights", "phantom", "convert", "export", "audit", "audit_page", "normalise", "folds"),
-    *("budgets", "tune", "pretrain", "pretrain_ranks", "finetune", "plan", "aggregate", "learns"),
-    *("report", "shareable"),
+    *("normalise_fold", "budgets", "tune", "pretrain", "pretrain_ranks", "finetune", "plan"),
+    *("aggregate", "learns", "report", "shareable"),
 ]
 
 

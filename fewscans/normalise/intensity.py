@@ -5,6 +5,7 @@ Rules:
 - ``percentile``: two percentiles of the scan become 0 and 1.
 - ``window``: two physical values (HU) become 0 and 1, the same for every scan; or two for each channel.
 - ``minmax``: smallest and largest value of the scan.
+- ``nyul``: see `fewscans.normalise.nyul`.
 - ``zscore``: mean becomes 0.5 and a standard deviation 1/6, so that [0, 1] holds three to either
   side.
 

@@ -14,6 +14,7 @@ from fewscans.config.recipe import RecipeSettings
 from fewscans.normalise.bias import correct_bias
 from fewscans.normalise.foreground import box_of, foreground_mask
 from fewscans.normalise.intensity import equalise, intensity_range, match_channels
+from fewscans.normalise.nyul import Landmarks, has_scale, scan_landmarks, standardise
 
 Box = tuple[tuple[int, int], ...]
 
@@ -26,7 +27,8 @@ class Normalised(NamedTuple):
     spacing_mm: tuple[float, ...]
     """Of `x`; empty where it is not known."""
     bounds: tuple[float, float]
-    """Physical values of 0 and 1 (after `n4`); not a number where no one line leads back (several windows, CLAHE)."""
+    """Physical values of 0 and 1 (after `n4`); not a number where no one line leads back (several windows, CLAHE,
+    landmarks)."""
     box: Box | None
     """Of the foreground in the source: (first, behind the last) pixel along each axis; None without `foreground`."""
 
@@ -36,30 +38,51 @@ def normalise_scan(
     spacing_mm: Sequence[float],
     recipe: RecipeSettings,
     labels: npt.NDArray[np.unsignedinteger] | None = None,
+    standard: Landmarks | None = None,
 ) -> Normalised:
     """`image` [C, *axes] in physical units, by all steps of `recipe`; `labels` [*axes] are its mask.
+
+    `standard` [11] are the landmarks that a recipe with `nyul` was fitted to. A scan without a scale of its own is
+    then scaled by its smallest and largest value.
 
     Raises
     ------
     ValueError
-        The recipe has `spacing_mm`, the image none; or it crops to a mask, and there is none, or an empty one.
+        The recipe has `spacing_mm`, the image none; it crops to a mask, and there is none, or an empty one; or it is
+        fitted, and `standard` is missing.
     """
+    if recipe.is_fitted and standard is None:
+        raise ValueError("the recipe is fitted, and there are no landmarks")
     ready, mask, box = _prepared(match_channels(image, recipe.channels), recipe, labels)
-    low, high = intensity_range(ready, recipe, mask if recipe.within == "foreground" else None)
+    inside = mask if recipe.in_foreground else None
+    low, high = intensity_range(ready, recipe, inside)
+    curve = None
+    if standard is not None and has_scale(own := scan_landmarks(ready, inside)):
+        curve = own, standard
     resized, spacing = _resampled(ready, spacing_mm, recipe)
     if low == high:
         level = 0.5 if recipe.normalise == "zscore" else 0.0
         return Normalised(np.full(recipe.shape.full, level), spacing, (low, high), box)
     windows = recipe.bounds_hu if recipe.normalise == "window" else ()
     if recipe.clahe is not None:
-        scaled = _scaled(resized, low, high, windows)
+        scaled = _scaled(resized, low, high, windows, curve)
         x = equalise(scaled, recipe.clahe, apart=len(windows) > 1)
         x = geometry.pad_to_shape(x, recipe.shape.axes, float(x.min()))
     else:
         padded = geometry.pad_to_shape(resized, recipe.shape.axes, float(ready.min()))
-        x = _scaled(padded, low, high, windows)
-    leads_back = recipe.clahe is None and len(windows) < 2
+        x = _scaled(padded, low, high, windows, curve)
+    leads_back = recipe.clahe is None and len(windows) < 2 and curve is None
     return Normalised(x, spacing, (low, high) if leads_back else (math.nan, math.nan), box)
+
+
+def landmarks_of(
+    image: npt.NDArray[np.floating],
+    recipe: RecipeSettings,
+    labels: npt.NDArray[np.unsignedinteger] | None = None,
+) -> Landmarks:
+    """[11] landmarks of a scan's foreground, after the steps of `recipe` before intensity; arguments as above."""
+    ready, mask, _ = _prepared(match_channels(image, recipe.channels), recipe, labels)
+    return scan_landmarks(ready, mask)
 
 
 def _prepared(
@@ -68,7 +91,7 @@ def _prepared(
     labels: npt.NDArray[np.unsignedinteger] | None,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_] | None, Box | None]:
     """(image after `n4` and `foreground`, mask of its foreground where a step wants one, box)."""
-    if recipe.n4 is None and not recipe.foreground and recipe.within == "scan":
+    if recipe.n4 is None and not recipe.foreground and not recipe.in_foreground:
         return image, None, None
     ct, masked = recipe.normalise == "window", recipe.foreground == "mask"
     if recipe.n4 is not None:
@@ -108,8 +131,11 @@ def _scaled(
     low: float,
     high: float,
     windows: Sequence[tuple[float, float]],
+    curve: tuple[Landmarks, Landmarks] | None,
 ) -> npt.NDArray[np.float64]:
-    """`image` with `low` at 0 and `high` at 1, or each channel by its own of `windows`; clipped."""
+    """`image` with `low` at 0 and `high` at 1, each channel by its own of `windows`, or by landmarks; clipped."""
+    if curve is not None:
+        return standardise(image, *curve)
     if len(windows) < 2:
         return np.clip((image - low) / (high - low), 0.0, 1.0)
     pairs = zip(image, windows, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from fewscans.convert import log
 from fewscans.convert.chunks import read_converted, read_mask
 from fewscans.errors import UserError
 from fewscans.files import atomic, digest, write_json
+from fewscans.fitted import FITTED
+from fewscans.normalise.fit import fit
 from fewscans.normalise.fitness import check_scans
 from fewscans.normalise.scan import normalise_scan
 from fewscans.store import ROWS, SEAL, VOXELS, voxel_digest
@@ -29,17 +32,19 @@ def make_store(
     params: NormaliseParams,
     converted: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
+    folds: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Write the store of a recipe into the folder `out`; facts for the side-car.
 
     Every scan with status ok is kept, by path. ``store.json`` is written last: where it stands, the
-    store is whole.
+    store is whole. A recipe that is fitted asks `folds` on whom (see `fewscans.normalise.fit.chosen`),
+    and ``store.json`` says it under `fitted`.
 
     Raises
     ------
     UserError
-        There is no scan to store, scans lack what the recipe needs (all are listed), or `converted` is
-        not what convert wrote.
+        There is no scan to store or to fit on, scans lack what the recipe needs (all are listed), or
+        `converted` is not what convert wrote.
     """
     out, recipe = Path(out), params.recipe
     index, read_pixels = read_converted(converted)
@@ -47,6 +52,9 @@ def make_store(
     if kept.empty:
         raise UserError(f"data set {params.dataset}: no readable scan to make a store of.")
     check_scans(kept, params)
+    fitted = None
+    if recipe.is_fitted:
+        fitted = fit(kept, read_pixels, partial(_mask, recipe), params, folds)
     dtype = "uint8" if set(kept["dtype"]) == {"uint8"} else "int16"
     out.mkdir(parents=True, exist_ok=True)
     (out / SEAL).unlink(missing_ok=True)
@@ -55,7 +63,8 @@ def make_store(
         voxels = np.lib.format.open_memmap(
             temporary, mode="w+", dtype=f"<{np.dtype(dtype).str[1:]}", shape=shape
         )
-        rows = _fill(voxels, kept, read_pixels, recipe)
+        standard = None if fitted is None else np.array(fitted["landmarks"])
+        rows = _fill(voxels, kept, read_pixels, recipe, standard)
         voxels.flush()
         del voxels
     columns = [*COLUMNS["rows"], *(["box"] if recipe.foreground else [])]
@@ -70,10 +79,16 @@ def make_store(
         "intercept": 0.0,
         **recipe.shape.facts(),
         "digest": digest([dtype, list(shape), frame[["scan", "pixel_sha256"]].values.tolist()]),
+        **({} if fitted is None else {FITTED: fitted}),
     }
     write_json(out / SEAL, facts)
     log.info("%s: %d scans, %s, %s", out, len(kept), dtype, recipe.shape)
     return facts
+
+
+def _mask(recipe: RecipeSettings, row: Any) -> npt.NDArray[np.unsignedinteger] | None:
+    """The scan's mask, where the recipe crops to it."""
+    return read_mask(row) if recipe.foreground == "mask" else None
 
 
 def _fill(
@@ -81,13 +96,14 @@ def _fill(
     kept: pd.DataFrame,
     read_pixels: Callable[[Any], npt.NDArray[np.float32]],
     recipe: RecipeSettings,
+    standard: npt.NDArray[np.float64] | None,
 ) -> list[dict[str, Any]]:
     """Write each scan into its row; what rows.parquet says of it."""
     steps = _STEPS[voxels.dtype.name]
     rows = []
     for number, row in enumerate(kept.to_dict("records")):
-        labels = read_mask(row) if recipe.foreground == "mask" else None
-        made = normalise_scan(read_pixels(row), list(row["spacing_mm"]), recipe, labels)
+        labels = _mask(recipe, row)
+        made = normalise_scan(read_pixels(row), list(row["spacing_mm"]), recipe, labels, standard)
         voxels[number] = np.rint(made.x * steps)
         low, high = made.bounds
         rows.append(

@@ -21,6 +21,7 @@ RULES: dict[str, Kind] = {
     "audit": "cpu",
     "audit_page": "cpu",
     "normalise": "cpu",
+    "normalise_fold": "cpu",
     "folds": "light",
     "budgets": "light",
     "weights": "light",
@@ -113,6 +114,28 @@ class Plan:
             return ["official"]
         return [str(fold) for fold in range(self.config.validation.folds)]
 
+    def by_fold(self, dataset: str, recipe: str) -> bool:
+        """Whether each fold has a store of its own: the recipe is fitted on its training scans. A pool has one."""
+        return self.recipes[recipe].is_fitted and dataset in self.evaluated
+
+    def store_folds(self, dataset: str, recipe: str) -> list[str]:
+        """Folds with a store each, and `all` for transductive encoders; none where there is one store."""
+        if not self.by_fold(dataset, recipe):
+            return []
+        everything = any(
+            getattr(self.encoders[name].settings, "transductive", False)
+            for name, other in self.pairs
+            if other == recipe
+        )
+        return [*self.folds(dataset), *(["all"] if everything else [])]
+
+    def stores(self) -> Iterator[tuple[str, str, str | None]]:
+        """(data set, recipe, fold or None) of every store."""
+        for dataset, recipe in product(self.config.datasets, self.recipes):
+            folds: list[str | None] = [*self.store_folds(dataset, recipe)]
+            for fold in folds or [None]:
+                yield dataset, recipe, fold
+
     # -- runs ----------------------------------------------------------------------------------------------------------
     def runs(self) -> Iterator[Run]:
         """Every fine-tuning job."""
@@ -180,6 +203,10 @@ class Paths:
     def dataset(self, dataset: str, *parts: str) -> str:
         """``work/DATASET/...``."""
         return str(PurePosixPath(self.work, dataset, *parts))
+
+    def store(self, dataset: str, recipe: str, fold: str | None = None) -> str:
+        """Seal of a store, written last: where it stands, voxels and rows stand beside it."""
+        return self.dataset(dataset, recipe, *([fold] if fold else []), "store", "store.json")
 
     def encoder(self, key: str, *parts: str) -> str:
         """``work/encoders/ENCODER/RECIPE/TARGET/FOLD/SEED/...``."""
