@@ -16,6 +16,7 @@ from fewscans.config.stages import ConvertParams
 from fewscans.contracts import COLUMNS, read_metadata, read_table, write_table
 from fewscans.convert import log, to_physical
 from fewscans.convert.paths import shown, split_number
+from fewscans.convert.quiet import muted
 from fewscans.convert.record import pixel_digest, record
 from fewscans.convert.slices import split_slice
 from fewscans.convert.sources import in_chunk, list_scans, open_reader
@@ -32,6 +33,7 @@ __all__ = [
     "read_converted",
     "read_mask",
     "read_pixels",
+    "read_values",
     "write_chunk",
 ]
 
@@ -62,7 +64,7 @@ def write_chunk(params: ConvertParams, out: str | os.PathLike[str]) -> dict[str,
         open_reader(params) as reader,
     ):
         rows, beside = [], set()
-        with decoders_kept(params.private, params.dataset, f"convert.{params.chunk}"):
+        with decoders_kept(params.private, params.dataset, f"convert.{params.chunk}"), muted():
             for named, source in ((one, scan) for one in sources for scan in unfold(one, params)):
                 for row in record(source, reader, params, pixels):
                     # Of a slice that the table names: its row, not that of its volume.
@@ -190,6 +192,29 @@ def read_mask(row: Any) -> npt.NDArray[np.unsignedinteger] | None:
 
 def read_pixels(row: Any) -> npt.NDArray[np.float32]:
     """Physical values [C, (D,) H, W] of a row of `read_converted`."""
+    array, scale, intercept = _stored(row)
+    return to_physical(array, scale, intercept)
+
+
+def read_values(row: Any) -> npt.NDArray[np.generic]:
+    """The numbers of `read_pixels`; of a small whole type where they are whole, so that a volume stays as it was stored."""
+    array, scale, intercept = _stored(row)
+    if scale != 1.0 or array.dtype.kind not in "iu" or array.dtype.itemsize > 2:
+        return to_physical(array, scale, intercept)
+    if intercept == 0.0:
+        return array
+    lowest, highest = int(array.min()) + intercept, int(array.max()) + intercept
+    limits = np.iinfo(np.int16)
+    fits = limits.min <= min(lowest, intercept) and max(highest, intercept) <= limits.max
+    if array.dtype.itemsize < 2 or not intercept.is_integer() or not fits:
+        return to_physical(array, scale, intercept)
+    shifted = array.view("<i2")
+    shifted += np.int16(intercept)  # wraps round where the result, which fits, does not
+    return shifted
+
+
+def _stored(row: Any) -> tuple[npt.NDArray[np.generic], float, float]:
+    """(array [C, (D,) H, W] as stored, scale, intercept) of a row of `read_converted`."""
     cell = (lambda name: getattr(row, name)) if isinstance(row, tuple) else (lambda name: row[name])
     if cell("status") != "ok":
         raise ValueError(f"{cell('path')} has no pixels: {cell('reason')}")
@@ -197,4 +222,4 @@ def read_pixels(row: Any) -> npt.NDArray[np.float32]:
     dtype = np.dtype(cell("dtype")).newbyteorder("<")
     path = Path(cell("folder")) / PIXELS
     array = np.fromfile(path, dtype, count=int(np.prod(shape)), offset=int(cell("offset")))
-    return to_physical(array.reshape(shape), float(cell("scale")), float(cell("intercept")))
+    return array.reshape(shape), float(cell("scale")), float(cell("intercept"))
