@@ -70,7 +70,10 @@ def write_series(path: Path, shape: tuple[int, ...], seed: int, compressed: bool
         header.StudyInstanceUID, header.SeriesInstanceUID = study, series
         header.FrameOfReferenceUID, header.PatientID = frame, f"P{seed}"
         header.SeriesNumber, header.InstanceNumber = seed + 1, k + 1
-        header.ImagePositionPatient, header.ImageOrientationPatient = [-179, -179, 3 * k], [1, 0, 0, 0, 1, 0]
+        header.ImagePositionPatient, header.ImageOrientationPatient = (
+            [-179, -179, 3 * k],
+            [1, 0, 0, 0, 1, 0],
+        )
         header.SliceThickness, header.SliceLocation, header.PixelSpacing = 3, 3 * k, [0.7, 0.7]
         header.Rows, header.Columns = plane.shape
         header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-# Values that are resampled in one go, so that they stay in the cache of a processor as float64, and that go from axis to
-# axis together.
-_BLOCK, _PART = 2**16, 2**22
+# Values that are resampled in one go, so that they stay in the cache of a processor as float64, and those that go from
+# axis to axis together.
+_BLOCK, _PART = 2**17, 2**22
 
 
 @lru_cache(maxsize=64)

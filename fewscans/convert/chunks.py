@@ -197,7 +197,7 @@ def read_pixels(row: Any) -> npt.NDArray[np.float32]:
 
 
 def read_values(row: Any) -> npt.NDArray[np.generic]:
-    """The numbers of `read_pixels`; of a small whole type where they are whole, so that a volume stays as it was stored."""
+    """The numbers of `read_pixels`, as 16 bits or 8 where these hold them: a volume is then no larger than it was stored."""
     array, scale, intercept = _stored(row)
     if scale != 1.0 or array.dtype.kind not in "iu" or array.dtype.itemsize > 2:
         return to_physical(array, scale, intercept)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 from pydicom.errors import InvalidDicomError
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 
 from fewscans.convert import Meta, Scan, Unreadable, check_size, join_equal_channels, make_finite
 from fewscans.convert.decoding import decode
@@ -119,7 +120,12 @@ def find(dataset: Dataset, group: str, name: str, frame: int = 0) -> Any:
             for macro in (item.get(group) or [])[:1]:
                 if macro.get(name) is not None:
                     return macro.get(name)
-    return dataset.get(name)
+    return dataset.get(name) if _tag(name) in dataset else None
+
+
+@cache
+def _tag(name: str) -> BaseTag:
+    return Tag(name)
 
 
 def _rescale(dataset: Dataset, frame: int) -> tuple[float, float]:

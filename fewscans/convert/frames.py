@@ -199,7 +199,11 @@ def _told(dataset: Dataset, group: str, names: tuple[str, ...], frame: int) -> s
         if value is not None and value != "":
             return "\\".join(map(str, _many(value)))
     if names == ("DiffusionBValue",):
+        # Tags alone: elements would be converted.
+        groups = {tag >> 16 for tag in dataset.keys()}  # noqa: SIM118
         for number, creator, offset in _PRIVATE_B_VALUES:
+            if number not in groups:
+                continue
             try:
                 return str(_many(dataset.private_block(number, creator)[offset].value)[0])
             except (KeyError, IndexError):

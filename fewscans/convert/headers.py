@@ -39,14 +39,14 @@ def read_whole(path: Path) -> Dataset:
     header, pixels_at = _parsed(path, path.stat().st_mtime_ns)
     if pixels_at < 0:
         return read_dataset(path)
-    implicit, little = header.original_encoding
+    # As in the header; what says nothing is little endian.
+    implicit, little = bool(header.original_encoding[0]), header.original_encoding[1] is not False
     with open(path, "rb") as handle:
         handle.seek(pixels_at)
-        behind = read_elements(handle, bool(implicit), little is not False)
+        behind = read_elements(handle, implicit, little)
     elements = {tag: element for tag, element in header.items() if int(tag) not in _PIXEL_TAGS}
-    whole = FileDataset(
-        str(path), elements | dict(behind.items()), header.preamble, header.file_meta, bool(implicit), little is not False
-    )  # fmt: skip
+    elements |= dict(behind.items())
+    whole = FileDataset(str(path), elements, header.preamble, header.file_meta, implicit, little)
     whole.set_original_encoding(implicit, little, header.original_character_set)
     return whole
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def muted() -> Iterator[None]:
-    """pydicom logs nothing; around many files, for changing a level empties what all loggers know."""
+    """Nothing is logged by pydicom; around many files, for changing a level empties what all loggers know."""
     logger = logging.getLogger("pydicom")
     level = logger.level
     if level != logging.CRITICAL:
