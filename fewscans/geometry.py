@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 
 # Values that are resampled in one go, so that they stay in the cache of a processor as float64, and those that go from
 # axis to axis together.
-_BLOCK, _PART = 2**17, 2**22
+_BLOCK, _PART = 2**17, 2**20
 
 
 @lru_cache(maxsize=64)

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,8 @@ __all__ = [
 ]
 
 INDEX, PIXELS, COUNTS = "index.parquet", "pixels.bin", "counts.json"
+# Values that are read in one go.
+_BLOCK = 2**20
 
 
 def write_chunk(params: ConvertParams, out: str | os.PathLike[str]) -> dict[str, Any]:
@@ -192,34 +194,57 @@ def read_mask(row: Any) -> npt.NDArray[np.unsignedinteger] | None:
 
 def read_pixels(row: Any) -> npt.NDArray[np.float32]:
     """Physical values [C, (D,) H, W] of a row of `read_converted`."""
-    array, scale, intercept = _stored(row)
-    return to_physical(array, scale, intercept)
+    stored = _Stored.of(row)
+    made = np.empty(stored.shape, np.float32)
+    flat = made.reshape(-1)
+    with open(stored.path, "rb") as handle:
+        handle.seek(stored.offset)
+        # A block at a time: the volume as it was stored is never there beside its values.
+        for start in range(0, flat.size, _BLOCK):
+            part = flat[start : start + _BLOCK]
+            block = np.fromfile(handle, stored.dtype, count=part.size)
+            part[:] = to_physical(block, stored.scale, stored.intercept)
+    return made
 
 
 def read_values(row: Any) -> npt.NDArray[np.generic]:
-    """The numbers of `read_pixels`, as 16 bits or 8 where these hold them: a volume is then no larger than it was stored."""
-    array, scale, intercept = _stored(row)
-    if scale != 1.0 or array.dtype.kind not in "iu" or array.dtype.itemsize > 2:
-        return to_physical(array, scale, intercept)
-    if intercept == 0.0:
+    """The numbers of `read_pixels`, as 16 bits or 8 where these hold them: a volume is no larger than it was stored."""
+    stored = _Stored.of(row)
+    whole = stored.dtype.kind in "iu" and stored.dtype.itemsize <= 2 and stored.scale == 1.0
+    shift = stored.intercept
+    if not whole or not shift.is_integer() or (shift and stored.dtype.itemsize < 2):
+        return read_pixels(row)
+    count = int(np.prod(stored.shape))
+    array = np.fromfile(stored.path, stored.dtype, count=count, offset=stored.offset)
+    array = array.reshape(stored.shape)
+    if not shift:
         return array
-    lowest, highest = int(array.min()) + intercept, int(array.max()) + intercept
     limits = np.iinfo(np.int16)
-    fits = limits.min <= min(lowest, intercept) and max(highest, intercept) <= limits.max
-    if array.dtype.itemsize < 2 or not intercept.is_integer() or not fits:
-        return to_physical(array, scale, intercept)
+    if not limits.min <= min(shift, int(array.min()) + shift) or not (
+        max(shift, int(array.max()) + shift) <= limits.max
+    ):
+        return read_pixels(row)
     shifted = array.view("<i2")
-    shifted += np.int16(intercept)  # wraps round where the result, which fits, does not
+    shifted += np.int16(shift)  # wraps round on the way to numbers that fit
     return shifted
 
 
-def _stored(row: Any) -> tuple[npt.NDArray[np.generic], float, float]:
-    """(array [C, (D,) H, W] as stored, scale, intercept) of a row of `read_converted`."""
-    cell = (lambda name: getattr(row, name)) if isinstance(row, tuple) else (lambda name: row[name])
-    if cell("status") != "ok":
-        raise ValueError(f"{cell('path')} has no pixels: {cell('reason')}")
-    shape = (int(cell("channels")), *(int(n) for n in cell("shape")))
-    dtype = np.dtype(cell("dtype")).newbyteorder("<")
-    path = Path(cell("folder")) / PIXELS
-    array = np.fromfile(path, dtype, count=int(np.prod(shape)), offset=int(cell("offset")))
-    return array.reshape(shape), float(cell("scale")), float(cell("intercept"))
+class _Stored(NamedTuple):
+    """Where the pixels of a scan are, and what they mean."""
+
+    path: Path
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    scale: float
+    intercept: float
+
+    @classmethod
+    def of(cls, row: Any) -> _Stored:
+        cell = (lambda name: getattr(row, name)) if isinstance(row, tuple) else row.__getitem__
+        if cell("status") != "ok":
+            raise ValueError(f"{cell('path')} has no pixels: {cell('reason')}")
+        shape = (int(cell("channels")), *(int(n) for n in cell("shape")))
+        dtype = np.dtype(cell("dtype")).newbyteorder("<")
+        path, offset = Path(cell("folder")) / PIXELS, int(cell("offset"))
+        return cls(path, offset, shape, dtype, float(cell("scale")), float(cell("intercept")))

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _PIXEL_TAGS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}  # fmt: skip
-# Headers that are kept, some 50 KB each: a series has fewer slices. Files of a larger folder are parsed twice.
-_KEPT = 1024
+# Headers that are kept, some 40 KB each. Files of a folder with more are parsed twice.
+_KEPT = 512
 
 
 def read_header(path: Path) -> Dataset:

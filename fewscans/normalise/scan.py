@@ -37,7 +37,7 @@ def normalise_scan(
     recipe: RecipeSettings,
     labels: npt.NDArray[np.unsignedinteger] | None = None,
 ) -> Normalised:
-    """`image` [C, *axes] in physical units (of any type of number), by all steps of `recipe`; `labels` [*axes]: its mask.
+    """`image` [C, *axes] in physical units (numbers of any type), by all steps of `recipe`; `labels` [*axes]: its mask.
 
     Raises
     ------
