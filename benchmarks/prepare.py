@@ -1,11 +1,17 @@
-"""Convert and normalise against only decoding the same files, and against the same steps in MONAI and TorchIO.
+"""Convert and normalise against only decoding the same files, against MONAI and TorchIO, and two cores against one.
 
-Files are made first: NIfTI volumes (gzipped), 16-bit PNG, single DICOM files, of smooth noise. Each turn reads all:
-decoding (nibabel, Pillow, pydicom to an array in memory), ours (`write_chunk` and `make_store`: digests, index, pixels
-and store on disk), and for volumes the peers, from file to an array in [0, 1]: canonical axes, spacing, percentiles,
-crop and pad to the size. One thread each, turn about, in one process.
+Files are made first (`prepare_files.py`): NIfTI volumes, gzipped and not; PNG of 8 and 16 bit; DICOM series, several in
+one folder, not compressed and in JPEG 2000. Each turn reads all:
 
-    python benchmarks/prepare.py --scans 24 --repeats 5 --out benchmarks/results/prepare.json
+- decoding: nibabel, Pillow or pydicom, file by file to an array in memory;
+- ours: `write_chunk` and `make_store` (digests, index, pixels and store on disk);
+- the peers, from file to an array in [0, 1]: for volumes canonical axes, spacing, percentiles, crop and pad to the
+  size; for pictures percentiles, the longer side to the size, pad.
+
+One thread each, turn about, in one process; then two chunks and two stores, in one process and in two at once, as the
+workflow runs jobs. Times are of the processor; those of two cores are of the wall, and want a quiet machine.
+
+    python benchmarks/prepare.py --repeats 5 --out benchmarks/results/prepare.json
 
 torchio is not installed with the rest: without it, its column is left out.
 """
@@ -13,9 +19,14 @@ torchio is not installed with the rest: without it, its column is left out.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import tempfile
+import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +36,7 @@ import pydicom
 import torch
 from common import now, since, spread, write_results
 from PIL import Image
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
-from scipy import ndimage
+from prepare_files import WRITERS
 
 from fewscans.config.recipe import RecipeSettings
 from fewscans.config.stages import ConvertParams, NormaliseParams
@@ -36,75 +45,50 @@ from fewscans.normalise import make_store
 
 PERCENTILES = (0.5, 99.5)
 SPACING_MM = 2.0
-
-
-def texture(shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """Smooth noise from -1000 to 1000 as int16."""
-    noise = np.random.default_rng(seed).normal(size=shape)
-    smooth = ndimage.gaussian_filter(noise, 2)
-    return np.rint(smooth / np.abs(smooth).max() * 1000).astype(np.int16)
-
-
-def write_nifti(path: Path, shape: tuple[int, ...], seed: int) -> Path:
-    nib.save(nib.Nifti1Image(texture(shape, seed), np.diag([1.5, 1.5, 1.5, 1])), f"{path}.nii.gz")
-    return Path(f"{path}.nii.gz")
-
-
-def write_png(path: Path, shape: tuple[int, ...], seed: int) -> Path:
-    Image.fromarray((texture(shape, seed) + 1000).astype(np.uint16)).save(f"{path}.png")
-    return Path(f"{path}.png")
-
-
-def write_dicom(path: Path, shape: tuple[int, ...], seed: int) -> Path:
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = CTImageStorage, ExplicitVRLittleEndian
-    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[str(seed)])
-    made = FileDataset(f"{path}.dcm", {}, file_meta=meta, preamble=b"\0" * 128)
-    made.SOPClassUID, made.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
-    made.Modality, made.PixelSpacing = "CT", [0.7, 0.7]
-    made.Rows, made.Columns = shape
-    made.SamplesPerPixel, made.PhotometricInterpretation = 1, "MONOCHROME2"
-    made.BitsAllocated = made.BitsStored = 16
-    made.HighBit, made.PixelRepresentation = 15, 1
-    made.RescaleSlope, made.RescaleIntercept = 1, 0
-    made.PixelData = texture(shape, seed).tobytes()
-    made.save_as(f"{path}.dcm", enforce_file_format=True)
-    return Path(f"{path}.dcm")
-
-
-# Kind -> how a file is written, how it is only decoded.
-KINDS: dict[str, tuple[Callable[..., Path], Callable[[Path], Any]]] = {
-    "nifti": (write_nifti, lambda path: np.asanyarray(nib.load(path).dataobj)),
-    "png": (write_png, lambda path: np.asarray(Image.open(path))),
-    "dicom": (write_dicom, lambda path: pydicom.dcmread(path).pixel_array),
+DECODERS: dict[str, Callable[[Path], Any]] = {
+    "nifti": lambda path: np.asanyarray(nib.load(path).dataobj),
+    "png": lambda path: np.asarray(Image.open(path)),
+    "series": lambda path: pydicom.dcmread(path).pixel_array,
 }
 
 
-def ours(folder: Path, kind: str, size: int) -> None:
-    with tempfile.TemporaryDirectory() as out:
-        ndim = 3 if kind == "nifti" else 2
-        given = {"spacing_mm": SPACING_MM} if ndim == 3 else {}
-        write_chunk(ConvertParams(dataset="d", root=str(folder), ndim=ndim), Path(out, "0"))
-        recipe = RecipeSettings(size=size, ndim=ndim, **given)
-        make_store(NormaliseParams(dataset="d", recipe=recipe), [Path(out, "0")], Path(out, "s"))
+def decode(kind: str, paths: list[Path]) -> None:
+    for path in paths:
+        DECODERS[kind.partition("-")[0]](path)
 
 
-def monai_steps(size: int) -> Callable[[str], Any]:
+def convert(folder: Path, ndim: int, out: Path, chunk: int = 0, chunks: int = 1) -> None:
+    given = ConvertParams(dataset="d", root=str(folder), ndim=ndim, chunk=chunk, chunks=chunks)
+    write_chunk(given, out / str(chunk))
+
+
+def normalise(out: Path, ndim: int, size: int, chunks: int = 1, name: str = "s") -> None:
+    spacing = {"spacing_mm": SPACING_MM} if ndim == 3 else {}
+    recipe = RecipeSettings(size=size, ndim=ndim, **spacing)
+    folders = [out / str(chunk) for chunk in range(chunks)]
+    make_store(NormaliseParams(dataset="d", recipe=recipe), folders, out / name)
+
+
+def monai_steps(ndim: int, size: int) -> Callable[[str], Any]:
     from monai import transforms as mt
 
-    return mt.Compose([
-        mt.LoadImage(ensure_channel_first=True, image_only=True), mt.Orientation("RAS"), mt.Spacing((SPACING_MM,) * 3),
-        mt.ScaleIntensityRangePercentiles(*PERCENTILES, 0.0, 1.0, clip=True), mt.ResizeWithPadOrCrop((size,) * 3),
-    ])  # fmt: skip
+    scale = mt.ScaleIntensityRangePercentiles(*PERCENTILES, 0.0, 1.0, clip=True)
+    load = mt.LoadImage(ensure_channel_first=True, image_only=True)
+    pad = mt.ResizeWithPadOrCrop((size,) * ndim)
+    if ndim == 2:
+        smaller = mt.Resize(size, "longest", mode="bilinear", anti_aliasing=True)
+        return mt.Compose([load, scale, smaller, pad])
+    return mt.Compose([load, mt.Orientation("RAS"), mt.Spacing((SPACING_MM,) * 3), scale, pad])
 
 
-def torchio_steps(size: int) -> Callable[[str], Any]:
+def torchio_steps(ndim: int, size: int) -> Callable[[str], Any]:
     import torchio as tio
 
-    steps = tio.Compose([
-        tio.ToCanonical(), tio.Resample(SPACING_MM), tio.RescaleIntensity((0, 1), percentiles=PERCENTILES),
-        tio.CropOrPad(size),
-    ])  # fmt: skip
+    scale = tio.RescaleIntensity((0, 1), percentiles=PERCENTILES)
+    if ndim == 2:
+        steps = tio.Compose([scale, tio.Resize((size, size, 1))])
+    else:
+        steps = tio.Compose([tio.ToCanonical(), tio.Resample(SPACING_MM), scale, tio.CropOrPad(size)])  # fmt: skip
     return lambda path: steps(tio.ScalarImage(path)).data
 
 
@@ -113,22 +97,38 @@ def each(step: Callable[[Any], Any], paths: list[Path]) -> None:
         step(path)
 
 
+def peers(kind: str, paths: list[Path], ndim: int, size: int) -> dict[str, Callable[[], None]]:
+    """Those that are installed; they read one series only where it is alone in a folder, so none for series."""
+    found: dict[str, Callable[[], None]] = {}
+    for name, make in (("monai", monai_steps), ("torchio", torchio_steps)):
+        if kind.startswith("series"):
+            continue
+        try:
+            found[name] = partial(each, make(ndim, size), paths)
+        except ImportError:
+            print(f"{name} is not installed")
+    return found
+
+
 def measure(kind: str, folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Seconds of all files by each way, and the ratios of neighbours."""
-    write, decode = KINDS[kind]
-    (folder / "a").mkdir(parents=True)
-    shape = (given.volume,) * 3 if kind == "nifti" else (given.image,) * 2
-    paths = [write(folder / "a" / f"{i:04d}", shape, i) for i in range(given.scans)]
-    ways = {"decode": partial(each, decode, paths), "ours": partial(ours, folder, kind, given.size)}
-    if kind == "nifti":
-        for name, make in (("monai", monai_steps), ("torchio", torchio_steps)):
-            try:
-                ways[name] = partial(each, make(given.size), paths)
-            except ImportError:
-                print(f"{name} is not installed")
+    ndim = 2 if kind.startswith("png") else 3
+    n, shape = given.scans, (given.volume,) * 3 if ndim == 3 else (given.image,) * 2
+    if kind.startswith("series"):
+        n, shape = given.series, (given.slices, given.image, given.image)
+    paths = make_files(kind, folder / "raw", n, shape)
+    out = folder / "out"
+    ways: dict[str, Callable[[], None]] = {
+        "decode": partial(decode, kind, paths),
+        "convert": partial(convert, folder / "raw", ndim, out),
+        "normalise": partial(normalise, out, ndim, given.size),
+        **peers(kind, paths, ndim, given.size),
+    }
     wall: dict[str, list[float]] = {name: [] for name in ways}
     cpu: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(given.repeats + 1):
+        for path in paths:  # headers of files that have changed since are parsed again
+            os.utime(path)
         for name, run in ways.items():
             began = now()
             run()
@@ -136,20 +136,50 @@ def measure(kind: str, folder: Path, given: argparse.Namespace) -> dict[str, Any
             if turn:  # the first one imports
                 wall[name].append(seconds[0])
                 cpu[name].append(seconds[1])
+    ours = [a + b for a, b in zip(cpu["convert"], cpu["normalise"], strict=True)]
     made: dict[str, Any] = {
-        "kind": kind,
-        "shape": list(shape),
-        "scans": given.scans,
-        "size": given.size,
+        "kind": kind, "shape": list(shape), "files": len(paths), "scans": n, "size": given.size,
+        "megabytes": round(sum(path.stat().st_size for path in paths) / 1e6, 1),
+        **{name: {"wall_s": spread(wall[name]), "cpu_s": spread(cpu[name])} for name in ways},
+        "ours_over_decode": spread([a / b for a, b in zip(ours, cpu["decode"], strict=True)]),
+    }  # fmt: skip
+    for name in [name for name in ("monai", "torchio") if name in ways]:
+        made[f"{name}_over_ours"] = spread([a / b for a, b in zip(cpu[name], ours, strict=True)])
+    return made
+
+
+def make_files(kind: str, raw: Path, n: int, shape: tuple[int, ...]) -> list[Path]:
+    """Series all in one folder, other files too."""
+    (raw / "a").mkdir(parents=True)
+    return [path for i in range(n) for path in WRITERS[kind](raw / "a" / f"{i:04d}", shape, i)]
+
+
+def two_cores(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
+    """Wall time of two jobs one after the other over that of two at once: two chunks, then two stores."""
+    n = 2 * given.scans
+    make_files("nifti-gz", folder / "raw", n, (given.volume,) * 3)
+    out = folder / "out"
+    jobs: dict[str, list[Callable[[], None]]] = {
+        "convert": [partial(convert, folder / "raw", 3, out, chunk, 2) for chunk in (0, 1)],
+        "normalise": [partial(normalise, out, 3, given.size, 2, f"s{i}") for i in (0, 1)],
     }
-    for name in ways:
-        made[name] = {"wall_s": spread(wall[name]), "cpu_s": spread(cpu[name])}
-    pairs = {"ours_over_decode": ("ours", "decode")}
-    pairs |= {
-        f"{name}_over_ours": (name, "ours") for name in ways if name not in ("decode", "ours")
-    }
-    for name, (above, below) in pairs.items():
-        made[name] = spread([a / b for a, b in zip(cpu[above], cpu[below], strict=True)])
+    made: dict[str, Any] = {"kind": "two cores", "scans": n, "shape": [given.volume] * 3}
+    with contextlib.ExitStack() as pools:
+        one, two = (
+            pools.enter_context(ProcessPoolExecutor(k, get_context("fork"))) for k in (1, 2)
+        )
+        for name, both in jobs.items():
+            ratios = []
+            for turn in range(given.repeats + 1):
+                seconds = []
+                for pool in (one, two):
+                    began = time.perf_counter()
+                    for job in [pool.submit(job) for job in both]:
+                        job.result()
+                    seconds.append(time.perf_counter() - began)
+                if turn:
+                    ratios.append(seconds[0] / seconds[1])
+            made[f"{name}_one_over_two"] = {**spread(ratios), "best": round(max(ratios), 3)}
     return made
 
 
@@ -157,9 +187,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--scans", type=int, default=24, help="files of a kind")
-    parser.add_argument("--volume", type=int, default=96, help="side of a volume in voxels")
+    kinds = [*WRITERS, "two-cores"]
+    parser.add_argument("--kinds", nargs="+", choices=kinds, default=kinds)
+    parser.add_argument("--scans", type=int, default=12, help="volumes or pictures of a kind")
+    parser.add_argument("--series", type=int, default=3, help="DICOM series in the folder")
+    parser.add_argument("--slices", type=int, default=60, help="slices of a series")
+    parser.add_argument("--volume", type=int, nargs="+", default=[96], help="sides of volumes in voxels")  # fmt: skip
     parser.add_argument("--image", type=int, default=512, help="side of an image in pixels")
     parser.add_argument("--size", type=int, default=64, help="side in the store")
     parser.add_argument("--repeats", type=int, default=5)
@@ -167,12 +200,17 @@ def main() -> int:
     given = parser.parse_args()
     torch.set_num_threads(1)
     cases = []
+    sides, scans = given.volume, given.scans
     for kind in given.kinds:
-        with tempfile.TemporaryDirectory() as folder:
-            cases.append(made := measure(kind, Path(folder), given))
-        medians = {k: v["median"] for k, v in made.items() if "over" in k}
-        ours_s = made["ours"]["cpu_s"]["median"]
-        print(f"{kind}: ours {ours_s:.2f} s of processor time for {given.scans}; {medians}")
+        for side in sides if kind.startswith("nifti") else sides[:1]:
+            # As many voxels of each size.
+            given.volume, given.scans = side, max(2, round(scans * (sides[0] / side) ** 3))
+            with tempfile.TemporaryDirectory() as folder:
+                way = two_cores if kind == "two-cores" else partial(measure, kind)
+                made = way(Path(folder), given)
+            cases.append(made)
+            ratios = {k: v["median"] for k, v in made.items() if "over" in k}
+            print(f"{kind}, {made['scans']} of {made['shape']}: {ratios}", flush=True)
     write_results(given.out, cases)
     return 0
 

@@ -7,19 +7,28 @@ border, not the centre of its first pixel, stays where it is).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
+# Values that are resampled in one go, so that they stay in the cache of a processor as float64, and those that go from
+# axis to axis together.
+_BLOCK, _PART = 2**17, 2**20
 
+
+@lru_cache(maxsize=64)
 def resampling_weights(n_in: int, n_out: int, pitch: float | None = None) -> csr_array:
     """Matrix [n_out, n_in] of linear interpolation along an axis, widened where it shrinks.
 
     `pitch` is the number of source pixels from a new one to the next; the new ones then lie around
     the middle of the axis. Without it they fill the axis. The triangle covers 2 * pitch pixels, so
     that every source pixel counts (no aliasing) and rows add up to 1 (a constant stays constant).
-    The same filter as Pillow's BILINEAR and torch's ``antialias=True``.
+    The same filter as Pillow's BILINEAR and torch's ``antialias=True``. Kept for the next scan of this
+    size: it is not to be changed.
     """
     scale = n_in / n_out if pitch is None else pitch
     support = max(scale, 1.0)
@@ -38,26 +47,59 @@ def resampling_weights(n_in: int, n_out: int, pitch: float | None = None) -> csr
 
 
 def resize(
-    image: npt.NDArray[np.floating],
+    image: npt.NDArray[np.generic],
     shape: Sequence[int],
     pitch: Sequence[float] | None = None,
 ) -> npt.NDArray[np.float64]:
-    """[C, *axes] -> [C, *shape] float64. Values stay within the range of the input.
+    """[C, *axes] of any type of number -> [C, *shape] float64. Values stay within the range of the input.
 
     With `pitch` (source pixels from a new one to the next, for each axis) what is longer than `shape`
-    is cut off on both sides.
+    is cut off on both sides. Axes go one after the other, a part of the image at a time: it is never there as float64.
     """
-    made = np.asarray(image, dtype=np.float64)
+    made: npt.NDArray[Any] = np.asarray(image)
+    steps = []
     for axis, n_out in enumerate(shape, start=1):
         n_in = made.shape[axis]
         step = None if pitch is None else pitch[axis - 1]
         if n_in == n_out and step in (None, 1):
             continue
-        # A sparse product adds in a fixed order: the same bytes whatever the number of threads.
-        moved = np.moveaxis(made, axis, 0)
-        flat = resampling_weights(n_in, n_out, step) @ moved.reshape(n_in, -1)
-        made = np.moveaxis(flat.reshape(n_out, *moved.shape[1:]), 0, axis)
-    return np.ascontiguousarray(made)
+        weights = resampling_weights(n_in, n_out, step)
+        first, behind = int(weights.indices.min()), int(weights.indices.max()) + 1
+        # What no new pixel is made of is cut off before anything is added up.
+        made = made[(slice(None),) * axis + (slice(first, behind),)]
+        steps.append((axis, weights[:, first:behind]))
+    last = made.ndim - 1
+    if inner := [step for step in steps if step[0] != last]:
+        wide = max(1, _PART * made.shape[last] // made.size)
+        parts = [made[..., i : i + wide] for i in range(0, made.shape[last], wide)]
+        made = np.concatenate([_through(part, inner) for part in parts], axis=last)
+    made = _through(made, [step for step in steps if step[0] == last])
+    return np.ascontiguousarray(made, dtype=np.float64)
+
+
+def _through(image: npt.NDArray[Any], steps: Sequence[tuple[int, csr_array]]) -> npt.NDArray[Any]:
+    for axis, weights in steps:
+        image = _along(image, axis, weights)
+    return image
+
+
+def _along(image: npt.NDArray[Any], axis: int, weights: csr_array) -> npt.NDArray[np.float64]:
+    """`image` with `weights` [n_out, n_in] applied along `axis`."""
+    n_out, n_in = weights.shape
+    before, behind = image.shape[:axis], image.shape[axis + 1 :]
+    # Axes before and behind as one each; where the image is a cut, this copies it.
+    lines = image.reshape(prod(before), n_in, prod(behind))
+    made = np.empty((lines.shape[0], n_out, lines.shape[2]))
+    wide = max(1, min(lines.shape[2], _BLOCK // n_in))
+    deep = max(1, _BLOCK // (n_in * wide))
+    for i in range(0, lines.shape[0], deep):
+        for j in range(0, lines.shape[2], wide):
+            part = lines[i : i + deep, :, j : j + wide].transpose(1, 0, 2)
+            # A sparse product adds in a fixed order: the same bytes whatever the number of threads.
+            done = weights @ part.astype(np.float64, order="C").reshape(n_in, -1)
+            done = done.reshape(n_out, *part.shape[1:])
+            made[i : i + deep, :, j : j + wide] = done.transpose(1, 0, 2)
+    return made.reshape(*before, n_out, *behind)
 
 
 def fitted_shape(

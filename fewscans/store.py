@@ -28,7 +28,7 @@ VOXELS, ROWS, SEAL = "voxels.npy", "rows.parquet", "store.json"
 def voxel_digest(voxels: npt.NDArray[np.generic]) -> str:
     """SHA-256 of a row of the store: shape, type and bytes, which is what training reads."""
     made = hashlib.sha256(f"{voxels.shape} {voxels.dtype.name}".encode())
-    made.update(np.ascontiguousarray(voxels).tobytes())
+    made.update(np.ascontiguousarray(voxels).data)
     return made.hexdigest()
 
 

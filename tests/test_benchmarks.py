@@ -22,7 +22,8 @@ TINY = {
     " --steps 1 --repeats 2",
     "augmentation": "--shapes 2d --families crop noise --peers monai --repeats 1 --each 2 --threads 1",
     "fuzz": "--files 12 --readers npy bmp",
-    "prepare": "--scans 2 --volume 20 --image 32 --size 16 --repeats 1",
+    "prepare": "--kinds nifti-gz nifti png-8 png-16 series series-jpeg2000 --scans 2 --volume 20 --image 32 --size 16"
+    " --series 2 --slices 3 --repeats 1",
     "replicas": "--replicas 2 --size 16 --steps 1 --repeats 2",
 }
 

@@ -31,6 +31,8 @@ log = logging.getLogger("fewscans")
 MAX_PIXELS = 2**27
 # Voxels of a series, whose slices are all there: 2,048 of 512 x 512.
 MAX_VOXELS = 2**29
+# Values that are scaled in one go; whole numbers below are float32, with 16 bits added to them too.
+_BLOCK, _EXACT = 2**16, 2.0**23
 # Bytes of a file that tell its kind: a NIfTI-2 header has 540.
 _HEAD = 544
 
@@ -108,7 +110,18 @@ def to_physical(
 
     if scale == 1.0 and intercept == 0.0:
         return array.astype(np.float32)
-    return (array.astype(np.float64) * scale + intercept).astype(np.float32)
+    small = array.dtype.kind in "iu" and array.dtype.itemsize <= 2
+    if scale == 1.0 and small and intercept.is_integer() and abs(intercept) < _EXACT:
+        made = array.astype(np.float32)
+        made += np.float32(intercept)  # whole numbers that float32 holds: nothing to be rounded
+        return made
+    made = np.empty(array.shape, np.float32)
+    flat, into = np.ascontiguousarray(array).reshape(-1), made.reshape(-1)
+    # By blocks: as float64 a volume would be several times itself.
+    for start in range(0, flat.size, _BLOCK):
+        part = slice(start, start + _BLOCK)
+        into[part] = flat[part].astype(np.float64) * scale + intercept
+    return made
 
 
 def sniff(head: bytes) -> str:

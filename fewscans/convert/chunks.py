@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from fewscans.config.stages import ConvertParams
 from fewscans.contracts import COLUMNS, read_metadata, read_table, write_table
 from fewscans.convert import log, to_physical
 from fewscans.convert.paths import shown, split_number
+from fewscans.convert.quiet import muted
 from fewscans.convert.record import pixel_digest, record
 from fewscans.convert.slices import split_slice
 from fewscans.convert.sources import in_chunk, list_scans, open_reader
@@ -32,10 +33,13 @@ __all__ = [
     "read_converted",
     "read_mask",
     "read_pixels",
+    "read_values",
     "write_chunk",
 ]
 
 INDEX, PIXELS, COUNTS = "index.parquet", "pixels.bin", "counts.json"
+# Values that are read in one go.
+_BLOCK = 2**20
 
 
 def write_chunk(params: ConvertParams, out: str | os.PathLike[str]) -> dict[str, Any]:
@@ -62,7 +66,7 @@ def write_chunk(params: ConvertParams, out: str | os.PathLike[str]) -> dict[str,
         open_reader(params) as reader,
     ):
         rows, beside = [], set()
-        with decoders_kept(params.private, params.dataset, f"convert.{params.chunk}"):
+        with decoders_kept(params.private, params.dataset, f"convert.{params.chunk}"), muted():
             for named, source in ((one, scan) for one in sources for scan in unfold(one, params)):
                 for row in record(source, reader, params, pixels):
                     # Of a slice that the table names: its row, not that of its volume.
@@ -190,11 +194,57 @@ def read_mask(row: Any) -> npt.NDArray[np.unsignedinteger] | None:
 
 def read_pixels(row: Any) -> npt.NDArray[np.float32]:
     """Physical values [C, (D,) H, W] of a row of `read_converted`."""
-    cell = (lambda name: getattr(row, name)) if isinstance(row, tuple) else (lambda name: row[name])
-    if cell("status") != "ok":
-        raise ValueError(f"{cell('path')} has no pixels: {cell('reason')}")
-    shape = (int(cell("channels")), *(int(n) for n in cell("shape")))
-    dtype = np.dtype(cell("dtype")).newbyteorder("<")
-    path = Path(cell("folder")) / PIXELS
-    array = np.fromfile(path, dtype, count=int(np.prod(shape)), offset=int(cell("offset")))
-    return to_physical(array.reshape(shape), float(cell("scale")), float(cell("intercept")))
+    stored = _Stored.of(row)
+    made = np.empty(stored.shape, np.float32)
+    flat = made.reshape(-1)
+    with open(stored.path, "rb") as handle:
+        handle.seek(stored.offset)
+        # A block at a time: the volume as it was stored is never there beside its values.
+        for start in range(0, flat.size, _BLOCK):
+            part = flat[start : start + _BLOCK]
+            block = np.fromfile(handle, stored.dtype, count=part.size)
+            part[:] = to_physical(block, stored.scale, stored.intercept)
+    return made
+
+
+def read_values(row: Any) -> npt.NDArray[np.generic]:
+    """The numbers of `read_pixels`, as 16 bits or 8 where these hold them: a volume is no larger than it was stored."""
+    stored = _Stored.of(row)
+    whole = stored.dtype.kind in "iu" and stored.dtype.itemsize <= 2 and stored.scale == 1.0
+    shift = stored.intercept
+    if not whole or not shift.is_integer() or (shift and stored.dtype.itemsize < 2):
+        return read_pixels(row)
+    count = int(np.prod(stored.shape))
+    array = np.fromfile(stored.path, stored.dtype, count=count, offset=stored.offset)
+    array = array.reshape(stored.shape)
+    if not shift:
+        return array
+    limits = np.iinfo(np.int16)
+    if not limits.min <= min(shift, int(array.min()) + shift) or not (
+        max(shift, int(array.max()) + shift) <= limits.max
+    ):
+        return read_pixels(row)
+    shifted = array.view("<i2")
+    shifted += np.int16(shift)  # wraps round on the way to numbers that fit
+    return shifted
+
+
+class _Stored(NamedTuple):
+    """Where the pixels of a scan are, and what they mean."""
+
+    path: Path
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    scale: float
+    intercept: float
+
+    @classmethod
+    def of(cls, row: Any) -> _Stored:
+        cell = (lambda name: getattr(row, name)) if isinstance(row, tuple) else row.__getitem__
+        if cell("status") != "ok":
+            raise ValueError(f"{cell('path')} has no pixels: {cell('reason')}")
+        shape = (int(cell("channels")), *(int(n) for n in cell("shape")))
+        dtype = np.dtype(cell("dtype")).newbyteorder("<")
+        path, offset = Path(cell("folder")) / PIXELS, int(cell("offset"))
+        return cls(path, offset, shape, dtype, float(cell("scale")), float(cell("intercept")))

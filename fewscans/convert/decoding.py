@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import pydicom
+from pydicom.pixels import pixel_array
 
 from fewscans.convert import Unreadable
 
@@ -32,10 +33,10 @@ def decode(
         dataset.file_meta = meta
         notes = ("no transfer syntax in the header: read as uncompressed",)
     try:
-        dataset.pixel_array_options(index=frame)
         with warnings.catch_warnings(record=True) as remarks:
             warnings.simplefilter("always")
-            array = dataset.pixel_array
+            # Not the dataset's own property: that keeps a second copy.
+            array = pixel_array(dataset, index=frame)
     except Exception as error:
         if not _is_compressed(dataset) or not _fragments_are_whole(dataset.get("PixelData") or b""):
             raise Unreadable(_pixel_reason(error)) from None

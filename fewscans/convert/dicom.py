@@ -11,12 +11,9 @@ bits, so that bright is bright in every file.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import math
-import warnings
-from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,15 +21,19 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 from pydicom.errors import InvalidDicomError
+from pydicom.tag import BaseTag, Tag
 
 from fewscans.convert import Meta, Scan, Unreadable, check_size, join_equal_channels, make_finite
 from fewscans.convert.decoding import decode
+from fewscans.convert.quiet import quiet
 from fewscans.convert.realworld import real_world
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+# PS3.3 C.7.6.16.1: as tags, for they are asked for at each of twenty values of each slice.
+_PER_FRAME, _SHARED = Tag("PerFrameFunctionalGroupsSequence"), Tag("SharedFunctionalGroupsSequence")
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 
 
@@ -84,20 +85,6 @@ def meta_of(
     return Meta("DICOM", photometric, bits, slope, intercept, unit, notes)
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without pydicom's remarks on values that are out of order; what matters is in the index."""
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
 def read_dataset(path: Path) -> Dataset:
     """The whole file, with or without preamble."""
     try:
@@ -126,13 +113,19 @@ def check_is_image(dataset: Dataset) -> int:
 
 def find(dataset: Dataset, group: str, name: str, frame: int = 0) -> Any:
     """`name` in the functional groups of a frame of an enhanced object, or in the header, or None."""
-    for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
-        first = frame if groups.startswith("Per") else 0
-        for item in (dataset.get(groups) or [])[first : first + 1]:
+    for groups, first in ((_PER_FRAME, frame), (_SHARED, 0)):
+        if groups not in dataset:
+            continue
+        for item in (dataset[groups].value or [])[first : first + 1]:
             for macro in (item.get(group) or [])[:1]:
                 if macro.get(name) is not None:
                     return macro.get(name)
-    return dataset.get(name)
+    return dataset.get(name) if _tag(name) in dataset else None
+
+
+@cache
+def _tag(name: str) -> BaseTag:
+    return Tag(name)
 
 
 def _rescale(dataset: Dataset, frame: int) -> tuple[float, float]:

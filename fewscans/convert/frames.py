@@ -13,18 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_partial
 
 from fewscans.convert import Unreadable
-from fewscans.convert.dicom import check_is_image, find, quiet, spacing_of
+from fewscans.convert.dicom import check_is_image, find, spacing_of
+from fewscans.convert.headers import read_header
+from fewscans.convert.quiet import quiet
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 Vector = tuple[float, ...]
 
-_PIXEL_TAGS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}  # fmt: skip
 _DICOMDIR = "1.2.840.10008.1.3.10"  # Media Storage Directory Storage (PS3.4 I.4)
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and its multi-frame kinds below it
 # Defined terms of Image Type, value 3 and on (PS3.3 C.8.2.1.1.1, C.8.3.1.1.1, C.8.13.3.1.1), and what vendors write.
@@ -117,7 +116,7 @@ def read_frames(path: Path) -> list[Frame]:
         ``set-aside`` for what is no part of a volume; damaged headers.
     """
     with quiet():
-        dataset = _read_header(path)
+        dataset = read_header(path)
         image_type = [str(word).strip().upper() for word in _many(dataset.get("ImageType"))]
         _check_kind(dataset, image_type)
         frames = check_is_image(dataset)
@@ -131,30 +130,6 @@ def read_frames(path: Path) -> list[Frame]:
 
             return tiles(_frame(path, dataset, 0), dataset)
         return [_frame(path, dataset, number) for number in range(frames)]
-
-
-def _read_header(path: Path) -> Dataset:
-    """All that comes before the pixels; whether there are any is marked by an empty element."""
-    found: list[int] = []
-
-    def at_pixels(tag: Any, vr: str | None, length: int) -> bool:
-        if int(tag) in _PIXEL_TAGS:
-            found.append(int(tag))
-        return bool(found)
-
-    with open(path, "rb") as handle:
-        try:
-            dataset = read_partial(handle, at_pixels)
-        except InvalidDicomError:
-            handle.seek(0)
-            dataset = read_partial(handle, at_pixels, force=True)
-            if not any(tag.group == 8 for tag in dataset):
-                raise Unreadable(
-                    "not an image, or DICOM whose header is damaged", format=""
-                ) from None
-    for tag in found:
-        setattr(dataset, _PIXEL_TAGS[tag], b"")
-    return dataset
 
 
 def _check_kind(dataset: Dataset, image_type: list[str]) -> None:
@@ -224,7 +199,11 @@ def _told(dataset: Dataset, group: str, names: tuple[str, ...], frame: int) -> s
         if value is not None and value != "":
             return "\\".join(map(str, _many(value)))
     if names == ("DiffusionBValue",):
+        # Tags alone: elements would be converted.
+        groups = {tag >> 16 for tag in dataset.keys()}  # noqa: SIM118
         for number, creator, offset in _PRIVATE_B_VALUES:
+            if number not in groups:
+                continue
             try:
                 return str(_many(dataset.private_block(number, creator)[offset].value)[0])
             except (KeyError, IndexError):

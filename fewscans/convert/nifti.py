@@ -19,10 +19,9 @@ def read_nifti(path: Path, kind: str) -> Scan:
     Unreadable
         ``set-aside`` for volumes and complex numbers.
     """
-    image, unpacked = open_image(path, kind, _plane)
-    shape = tuple(int(n) for n in image.dataobj.shape)
-    kept = _plane(shape)
-    array = np.asanyarray(image.dataobj.get_unscaled()).reshape([shape[axis] for axis in kept])
+    image, stored, unpacked = open_image(path, kind, _plane)
+    kept = _plane(stored.shape)
+    array = stored.reshape([stored.shape[axis] for axis in kept], order="F")
     slope, intercept = image.dataobj.slope, image.dataobj.inter  # the header loses them on loading
     array, mode = _channels(array)
     array, notes = make_finite(array)

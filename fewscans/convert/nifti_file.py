@@ -10,6 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from fewscans.convert import Unreadable
 from fewscans.convert.packed import read_either
 from fewscans.convert.pairs import data_of
@@ -24,8 +27,10 @@ _NO_ORIENTATION = (
 
 def open_image(
     path: Path, kind: str, check: Callable[[tuple[int, ...]], object]
-) -> tuple[Any, tuple[str, ...]]:
-    """(nibabel image whose voxels are in memory as stored, notes); `check` sees the shape before any voxel is read.
+) -> tuple[Any, npt.NDArray[Any], tuple[str, ...]]:
+    """(nibabel image without voxels, voxels as stored, notes); `check` sees the shape before any voxel is read.
+
+    The voxels are the bytes of the file, seen as an array: no copy of them.
 
     Raises
     ------
@@ -35,7 +40,8 @@ def open_image(
     import nibabel as nib
     from nibabel.imageglobals import logger as nibabel_logger
 
-    nibabel_logger.setLevel(logging.CRITICAL)  # header remarks; ours are in the index
+    if nibabel_logger.level != logging.CRITICAL:  # header remarks; ours are in the index
+        nibabel_logger.setLevel(logging.CRITICAL)
     head = _head(path)
     apart = kind == "ANALYZE" or head[344:347] == b"ni1" or head[4:7] == b"ni2"
     second = head[4:7] in (b"n+2", b"ni2")
@@ -56,11 +62,13 @@ def open_image(
         data, notes = read_either(data_of(path) or path if apart else path, n_bytes)
     except ValueError as error:
         raise Unreadable(str(error)) from None
+    voxels = np.ndarray(shape, header.get_data_dtype(), data, int(before), order="F")
     if not apart:
-        return image_type.from_bytes(data), notes
-    files = image_type.make_file_map({"header": io.BytesIO(head), "image": io.BytesIO(data)})
+        # Extensions may stand before the voxels.
+        return image_type.from_bytes(bytes(data[: max(int(before), len(head))])), voxels, notes
+    files = image_type.make_file_map({"header": io.BytesIO(head), "image": io.BytesIO()})
     image = image_type.from_file_map(files)
-    return image, (*_analyze_notes(header), *notes) if kind == "ANALYZE" else notes
+    return image, voxels, (*_analyze_notes(header), *notes) if kind == "ANALYZE" else notes
 
 
 def _head(path: Path) -> bytes:

@@ -9,13 +9,15 @@ from typing import IO
 
 from fewscans.convert import Unreadable
 
+Bytes = bytes | bytearray
+
 _BLOCK = 2**20
 _GZIP = b"\x1f\x8b"
 # Packed data that go on by more than this behind what the header needs are no slip of a writer.
 _MOST_BEYOND = 2**24
 
 
-def unpack(handle: IO[bytes], n_bytes: int, keep: bool = True) -> tuple[bytes, tuple[str, ...]]:
+def unpack(handle: IO[bytes], n_bytes: int, keep: bool = True) -> tuple[Bytes, tuple[str, ...]]:
     """(the next `n_bytes`, notes) of a gzip or zlib stream; checked to its end. Without `keep` only counted.
 
     Raises
@@ -23,17 +25,17 @@ def unpack(handle: IO[bytes], n_bytes: int, keep: bool = True) -> tuple[bytes, t
     Unreadable
         It breaks off, its checksum is wrong, it is shorter, or far longer.
     """
-    kept: list[bytes] = []
+    kept = bytearray()  # grows in place: parts that are joined at the end would be there twice
     found = 0
     for part in _parts(handle):
         if keep and found < n_bytes:
-            kept.append(part[: n_bytes - found])
+            kept += part[: n_bytes - found]
         found += len(part)
         if found > n_bytes + _MOST_BEYOND:
             raise Unreadable("its packed data go on far beyond what the header says: one of them is wrong")  # fmt: skip
     if found < n_bytes:
         raise Unreadable(f"the file is cut short ({found} of {n_bytes} bytes)")
-    return b"".join(kept), beyond(found - n_bytes)
+    return kept, beyond(found - n_bytes)
 
 
 def _parts(handle: IO[bytes]) -> Iterator[bytes]:
@@ -72,7 +74,7 @@ def read_plain(handle: IO[bytes], n_bytes: int, keep: bool = True) -> tuple[byte
     return handle.read(n_bytes) if keep else b"", beyond(there - n_bytes)
 
 
-def read_either(path: Path, n_bytes: int) -> tuple[bytes, tuple[str, ...]]:
+def read_either(path: Path, n_bytes: int) -> tuple[Bytes, tuple[str, ...]]:
     """(the first `n_bytes`, notes) of a file that is gzip or not, by its content."""
     with open(path, "rb") as handle:
         zipped = handle.read(2) == _GZIP

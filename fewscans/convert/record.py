@@ -162,5 +162,6 @@ def _digest_and_mean(
         block = to_physical(flat[start : start + _BLOCK], scale, intercept)
         total += float(block.sum(dtype=np.float64))
         # + 0.0 turns -0.0 into 0.0, which is the same value but other bytes.
-        made.update((block + np.float32(0)).astype("<f4", copy=False).data)
+        block += np.float32(0)
+        made.update(block.astype("<f4", copy=False).data)
     return made.hexdigest(), total / flat.size

@@ -23,9 +23,11 @@ from fewscans.convert import (
     to_physical,
 )
 from fewscans.convert.decoding import decode
-from fewscans.convert.dicom import check_is_image, meta_of, quiet, read_dataset
+from fewscans.convert.dicom import check_is_image, meta_of
 from fewscans.convert.frames import Frame, read_frames
+from fewscans.convert.headers import read_whole
 from fewscans.convert.mosaic import cut_tile
+from fewscans.convert.quiet import quiet
 from fewscans.convert.series import Volume, find_volumes
 from fewscans.convert.stack import Stack, arrange, make_even, move_plane
 from fewscans.convert.volume import to_ras, turned_affine
@@ -141,7 +143,7 @@ def _planes(frames: Sequence[Frame]) -> Iterator[tuple[Frame, Array, Meta]]:
 @lru_cache(maxsize=1)
 def _open(path: Path, changed: int) -> Dataset:
     """The file, kept while the next volume comes from it too; `changed` makes a new file a new one."""
-    return read_dataset(path)
+    return read_whole(path)
 
 
 def _check_equal(one: tuple[Array, Meta], other: tuple[Array, Meta], at_mm: float) -> None:

@@ -22,13 +22,11 @@ def read_volume(path: Path, kind: str) -> Scan:
     Unreadable
         ``set-aside`` for slices, series of volumes (4D), complex numbers and more voxels than are read.
     """
-    image, unpacked = open_image(path, kind, _check_volume)
-    shape = tuple(int(n) for n in image.shape)
+    image, stored, unpacked = open_image(path, kind, _check_volume)
     if image.get_data_dtype().kind == "c":
         raise Unreadable("complex numbers; save magnitude or phase", "set-aside")
-    image = image.slicer[(slice(None),) * 3 + (0,) * (len(shape) - 3)] if len(shape) > 3 else image
+    stored = stored.reshape(stored.shape[:3])  # further axes have the length 1
     slope, intercept = image.dataobj.slope, image.dataobj.inter  # the header loses them on turning
-    stored = np.asanyarray(image.dataobj.get_unscaled())
     zooms = np.asarray(image.header.get_zooms()[:3], dtype=float)
     unit_mm = millimetres(image)
     array, spacing, turned = to_ras(stored, image.affine, zooms * unit_mm)
@@ -63,7 +61,7 @@ def to_ras(
         raise Unreadable("its affine has a zero axis: where right and left are cannot be told")
     axis_of = {int(to): axis for axis, (to, _) in enumerate(turn)}
     spacing = tuple(float(zooms[axis_of[i]]) for i in (2, 1, 0))
-    codes = "".join(nib.orientations.aff2axcodes(affine))
+    codes = "".join(nib.orientations.ornt2axcodes(turn))
     notes = () if codes == "RAS" else (f"turned from {codes} to RAS",)
     return nib.orientations.apply_orientation(array, turn), spacing, notes
 

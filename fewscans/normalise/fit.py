@@ -18,7 +18,7 @@ from fewscans.files import digest
 from fewscans.normalise import nyul
 from fewscans.normalise.scan import landmarks_of
 
-ReadPixels = Callable[[Any], npt.NDArray[np.float32]]
+ReadPixels = Callable[[Any], npt.NDArray[np.generic]]
 ReadMask = Callable[[Any], npt.NDArray[np.unsignedinteger] | None]
 
 

@@ -20,23 +20,24 @@ import numpy as np
 import numpy.typing as npt
 
 from fewscans.config.recipe import RecipeSettings
+from fewscans.normalise.order import percentiles
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601-7, section 2.5.1
 _FLAT = 1e-6  # less than a step of a store: rounding, which must not be stretched to contrast
 
 
-def match_channels(image: npt.NDArray[np.floating], channels: int) -> npt.NDArray[np.float64]:
-    """[C, ...] -> [channels, ...]: gray is repeated, colour becomes its luma."""
+def match_channels(image: npt.NDArray[np.generic], channels: int) -> npt.NDArray[np.generic]:
+    """[C, ...] -> [channels, ...]: gray is repeated, colour becomes its luma, as float64; itself where both agree."""
+    if image.shape[0] == channels:
+        return image
     made = np.asarray(image, dtype=np.float64)
-    if made.shape[0] == channels:
-        return made
     if channels == 1:
         return np.tensordot(np.asarray(_LUMA), made, axes=1)[None]
     return np.repeat(made[:1], channels, axis=0)
 
 
 def intensity_range(
-    image: npt.NDArray[np.floating],
+    image: npt.NDArray[np.generic],
     recipe: RecipeSettings,
     mask: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[float, float]:
@@ -50,13 +51,14 @@ def intensity_range(
         image = inside
     low, high = float(image.min()), float(image.max())
     if recipe.normalise == "zscore":
+        image = np.asarray(image, dtype=np.float64)
         mean, deviation = float(image.mean()), float(image.std())
         # Rounding alone can give a constant image a tiny deviation.
         return (mean - 3 * deviation, mean + 3 * deviation) if low < high else (low, low)
     if recipe.normalise == "percentile":
-        inner = np.percentile(image, recipe.percentiles)
+        inner = percentiles(image, recipe.percentiles)
         if inner[0] < inner[1]:
-            return float(inner[0]), float(inner[1])
+            return inner[0], inner[1]
     return low, high
 
 

@@ -10,6 +10,7 @@ would do to longer outer pieces too.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +20,7 @@ Landmarks = npt.NDArray[np.float64]
 PERCENTILES = (1.0, *(float(10 * k) for k in range(1, 10)), 99.0)
 
 
-def scan_landmarks(
-    image: npt.NDArray[np.floating], mask: npt.NDArray[np.bool_] | None = None
-) -> Landmarks:
+def scan_landmarks(image: npt.NDArray[Any], mask: npt.NDArray[np.bool_] | None = None) -> Landmarks:
     """[11] percentiles of `image` [C, *axes], all channels together, within `mask` [*axes]."""
     return np.percentile(image if mask is None else image[:, mask], PERCENTILES)
 

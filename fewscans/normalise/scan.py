@@ -34,13 +34,13 @@ class Normalised(NamedTuple):
 
 
 def normalise_scan(
-    image: npt.NDArray[np.floating],
+    image: npt.NDArray[np.generic],
     spacing_mm: Sequence[float],
     recipe: RecipeSettings,
     labels: npt.NDArray[np.unsignedinteger] | None = None,
     standard: Landmarks | None = None,
 ) -> Normalised:
-    """`image` [C, *axes] in physical units, by all steps of `recipe`; `labels` [*axes] are its mask.
+    """`image` [C, *axes] in physical units (numbers of any type), by all steps of `recipe`; `labels` [*axes]: its mask.
 
     `standard` [11] are the landmarks that a recipe with `nyul` was fitted to. A scan without a scale of its own is
     then scaled by its smallest and largest value.
@@ -76,7 +76,7 @@ def normalise_scan(
 
 
 def landmarks_of(
-    image: npt.NDArray[np.floating],
+    image: npt.NDArray[np.generic],
     recipe: RecipeSettings,
     labels: npt.NDArray[np.unsignedinteger] | None = None,
 ) -> Landmarks:
@@ -86,34 +86,35 @@ def landmarks_of(
 
 
 def _prepared(
-    image: npt.NDArray[np.float64],
+    image: npt.NDArray[np.generic],
     recipe: RecipeSettings,
     labels: npt.NDArray[np.unsignedinteger] | None,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_] | None, Box | None]:
+) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_] | None, Box | None]:
     """(image after `n4` and `foreground`, mask of its foreground where a step wants one, box)."""
     if recipe.n4 is None and not recipe.foreground and not recipe.in_foreground:
         return image, None, None
+    wide = np.asarray(image, dtype=np.float64)
     ct, masked = recipe.normalise == "window", recipe.foreground == "mask"
     if recipe.n4 is not None:
         # The field is that of the whole body, whatever is cropped to.
-        gray = match_channels(image, 1)[0]
-        image = correct_bias(image, gray, foreground_mask(gray, ct), recipe.n4)
+        gray = match_channels(wide, 1)[0]
+        wide = correct_bias(wide, gray, foreground_mask(gray, ct), recipe.n4)
     if masked and (labels is None or not labels.any()):
         raise ValueError("a mask is to be cropped to, and there is none, or an empty one")
     mask = (
         labels > 0
         if masked and labels is not None
-        else foreground_mask(match_channels(image, 1)[0], ct)
+        else foreground_mask(match_channels(wide, 1)[0], ct)
     )
     if not recipe.foreground:
-        return image, mask, None
+        return wide, mask, None
     box = box_of(mask, recipe.margin)
     inside = tuple(slice(*sides) for sides in box)
-    return image[(slice(None), *inside)], mask[inside], box
+    return wide[(slice(None), *inside)], mask[inside], box
 
 
 def _resampled(
-    image: npt.NDArray[np.float64], spacing_mm: Sequence[float], recipe: RecipeSettings
+    image: npt.NDArray[np.generic], spacing_mm: Sequence[float], recipe: RecipeSettings
 ) -> tuple[npt.NDArray[np.float64], tuple[float, ...]]:
     """(image at its new resolution and within the store's shape, not padded yet; its spacing)."""
     shape = image.shape[1:]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,13 @@ from fewscans.config.recipe import RecipeSettings
 from fewscans.config.stages import NormaliseParams
 from fewscans.contracts import COLUMNS, write_table
 from fewscans.convert import log
-from fewscans.convert.chunks import read_converted, read_mask
+from fewscans.convert.chunks import read_converted, read_mask, read_values
 from fewscans.errors import UserError
 from fewscans.files import atomic, digest, write_json
 from fewscans.fitted import FITTED
 from fewscans.normalise.fit import fit
 from fewscans.normalise.fitness import check_scans
+from fewscans.normalise.nyul import Landmarks
 from fewscans.normalise.scan import normalise_scan
 from fewscans.store import ROWS, SEAL, VOXELS, voxel_digest
 
@@ -47,26 +48,24 @@ def make_store(
         `converted` is not what convert wrote.
     """
     out, recipe = Path(out), params.recipe
-    index, read_pixels = read_converted(converted)
+    index, _ = read_converted(converted)
     kept = index[index["status"] == "ok"].reset_index(drop=True)
     if kept.empty:
         raise UserError(f"data set {params.dataset}: no readable scan to make a store of.")
     check_scans(kept, params)
     fitted = None
     if recipe.is_fitted:
-        fitted = fit(kept, read_pixels, partial(_mask, recipe), params, folds)
+        fitted = fit(kept, read_values, partial(_mask, recipe), params, folds)
     dtype = "uint8" if set(kept["dtype"]) == {"uint8"} else "int16"
     out.mkdir(parents=True, exist_ok=True)
     (out / SEAL).unlink(missing_ok=True)
     shape = (len(kept), *recipe.shape.full)
-    with atomic(out / VOXELS) as temporary:
-        voxels = np.lib.format.open_memmap(
-            temporary, mode="w+", dtype=f"<{np.dtype(dtype).str[1:]}", shape=shape
-        )
-        standard = None if fitted is None else np.array(fitted["landmarks"])
-        rows = _fill(voxels, kept, read_pixels, recipe, standard)
-        voxels.flush()
-        del voxels
+    standard = None if fitted is None else np.array(fitted["landmarks"])
+    with atomic(out / VOXELS) as temporary, open(temporary, "wb") as voxels:
+        kind = np.dtype(dtype).newbyteorder("<")
+        header = {"descr": kind.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(voxels, header)
+        rows = _fill(voxels, kind, kept, recipe, standard)
     columns = [*COLUMNS["rows"], *(["box"] if recipe.foreground else [])]
     frame = pd.DataFrame(rows, columns=columns)
     write_table(out / ROWS, "rows", frame, dataset=params.dataset)
@@ -92,19 +91,20 @@ def _mask(recipe: RecipeSettings, row: Any) -> npt.NDArray[np.unsignedinteger] |
 
 
 def _fill(
-    voxels: npt.NDArray[np.generic],
+    voxels: BinaryIO,
+    dtype: np.dtype[Any],
     kept: pd.DataFrame,
-    read_pixels: Callable[[Any], npt.NDArray[np.float32]],
     recipe: RecipeSettings,
-    standard: npt.NDArray[np.float64] | None,
+    standard: Landmarks | None,
 ) -> list[dict[str, Any]]:
-    """Write each scan into its row; what rows.parquet says of it."""
-    steps = _STEPS[voxels.dtype.name]
+    """Append each scan to `voxels`, one in memory at a time; what rows.parquet says of it."""
+    steps = _STEPS[dtype.name]
     rows = []
     for number, row in enumerate(kept.to_dict("records")):
         labels = _mask(recipe, row)
-        made = normalise_scan(read_pixels(row), list(row["spacing_mm"]), recipe, labels, standard)
-        voxels[number] = np.rint(made.x * steps)
+        made = normalise_scan(read_values(row), list(row["spacing_mm"]), recipe, labels, standard)
+        whole = np.rint(made.x * steps).astype(dtype)
+        voxels.write(whole.data)
         low, high = made.bounds
         rows.append(
             {
@@ -112,7 +112,7 @@ def _fill(
                 "scan": row["scan"],
                 "shape": list(recipe.shape.axes),
                 "spacing_mm": list(made.spacing_mm),
-                "pixel_sha256": voxel_digest(voxels[number]),
+                "pixel_sha256": voxel_digest(whole),
                 "scale": high - low,
                 "intercept": low,
                 "box": [edge for side in made.box or () for edge in side],

@@ -78,7 +78,7 @@ def read_header(path: Path, identifiers: bool = True) -> Header:
 def _dicom(path: Path, identifiers: bool) -> Header:
     import pydicom
 
-    from fewscans.convert.dicom import quiet
+    from fewscans.convert.quiet import quiet
 
     with quiet():
         dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True)
