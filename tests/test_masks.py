@@ -245,11 +245,9 @@ def test_another_mask_converts_again_and_tables_are_checked_before_any_job(tmp_p
     config = load(raw)
     before = fingerprint(config, "d")
     rawdata._files.cache_clear()
-    rawdata._fingerprint.cache_clear()
     assert fingerprint(config, "d") == before
     save(tmp_path / "raw/m/p.nii", box((12, 10, 9)))
     rawdata._files.cache_clear()
-    rawdata._fingerprint.cache_clear()
     assert fingerprint(config, "d") != before
     (tmp_path / "raw/m/p.nii").unlink()
     problems = Problems("data")
