@@ -23,6 +23,7 @@ if not workflow.overwrite_configfiles:
 include: "rules/common.smk"
 include: "rules/run.smk"
 include: "rules/inputs.smk"
+include: "rules/training_inputs.smk"
 include: "rules/convert.smk"
 include: "rules/audit.smk"
 include: "rules/normalise.smk"
