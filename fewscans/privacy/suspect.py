@@ -19,8 +19,8 @@ _BORDER = 0.2
 # Strokes are this share of the range brighter than what is around them, within so many pixels.
 _CONTRAST, _AROUND = 0.4, 9
 # Letters of a line, their least height in pixels, and their greatest as share of the picture. Small ones touch: so many
-# heights may one mark be wide.
-_LETTERS, _LOWEST, _HIGHEST, _WIDEST = 5, 3, 1 / 8, 3.0
+# heights may one mark be wide, and so many marks must there be.
+_LETTERS, _LOWEST, _HIGHEST, _WIDEST, _MARKS = 5, 3, 1 / 8, 3.0, 4
 # SOP classes: secondary capture; ultrasound, single and multi-frame, retired too (PS3.4 B.5, PS3.6 annex A).
 _CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _ULTRASOUND = (
@@ -103,19 +103,21 @@ def has_text(gray: npt.NDArray[np.float32]) -> bool:
 def _longest_line(boxes: list[tuple[int, int, int, int]]) -> int:
     """Most letters of one height that stand beside each other on one line, with gaps about as wide as they are high.
 
-    A mark is (top, height, left, right), and as many letters as its width says.
+    A mark is (top, height, left, right), and as many letters as its width says; two or three marks are no line, since
+    tissue has such, side by side.
     """
     best = 0
     boxes = sorted(boxes, key=lambda box: box[2])
     for i, (top, tall, first, right) in enumerate(boxes):
-        n = _letters(tall, right - first)
+        n, marks = _letters(tall, right - first), 1
         for other_top, other_tall, left, other_right in boxes[i + 1 :]:
             if left - right > 1.5 * tall:
                 break
             even = abs(other_top + other_tall - top - tall) <= 1 + tall // 6
             if even and abs(other_tall - tall) <= 1 + tall // 4 and left >= right:
                 n, right = n + _letters(other_tall, other_right - left), other_right
-        best = max(best, n)
+                marks += 1
+        best = max(best, n if marks >= _MARKS else 0)
     return best
 
 
