@@ -221,7 +221,7 @@ def test_the_workflow_declares_these_figures() -> None:
 
 def test_where_there_is_nothing_to_show_the_figure_says_so(tmp_path: Path) -> None:
     results = make_results(tmp_path, encoders={}, budgets=["12", "all"], n_patients=30).read()
-    for name, reason in (("learning", "No encoder was pretrained"), ("reconstructions", "No masked method"),
+    for name, reason in (("learning", "No encoder was pretrained"), ("reconstructions", "No method that fills in"),
                          ("views", "No encoder was pretrained")):  # fmt: skip
         with style.look() as look:
             figure, numbers = DRAW[name](results, "phantom", look)

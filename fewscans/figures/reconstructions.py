@@ -1,4 +1,4 @@
-"""What masked methods hide and what they put in its place."""
+"""What methods that fill in hide and what they put in its place."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ def draw(results: Results, dataset: str, look: style.Look) -> tuple[Figure, pd.D
     )
     if not blocks:
         return style.words(
-            "No masked method (MAE, SimMIM) was run, so there are no reconstructions."
+            "No method that fills in (MAE, SimMIM, SparK, Models Genesis) was run, so there are no reconstructions."
         ), numbers
     return tiles.sheet(blocks), numbers
