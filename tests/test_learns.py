@@ -96,6 +96,14 @@ def test_networks_of_several_data_sets_share_a_row_and_those_of_one_do_not(part)
     assert "| SimCLR | `slices-test` | not run | not run | " in text
 
 
+def test_of_several_classes_an_arm_has_one_row(tmp_path):
+    made = make_results(tmp_path, classes=("normal", "benign", "malignant"), n_patients=45)
+    plan = json.loads(made.plan.read_text())
+    found = learns(plan, AggregateParams.model_validate(PARAMS), made.root)["datasets"]["phantom"]
+    arms = [(r["encoder"], r["backbone"], r["protocol"], r["budget"]) for r in found["rows"]]
+    assert len(arms) == len(set(arms))
+
+
 def test_the_scripts_write_the_page(made, tmp_path, monkeypatch):
     monkeypatch.chdir(made.root)
     out, text = tmp_path / "learns.json", tmp_path / "learns.md"
