@@ -24,6 +24,11 @@ the demo's, whose parameters were fixed before any method was tried on it; nothi
 learning rate of the small image networks was found without labels on another generated cohort
 (`benchmarks/learning_rates.py`).
 
+Gauges of pretraining: loss of the first epoch and the last; embeddings at the end, their spread and how many directions
+they take; alignment, the squared distance of two augmented views of a scan (0: the encoder does not see what the
+augmentation changes); uniformity, how evenly scans spread (about -4 at best); kNN, the balanced accuracy of neighbours
+among labelled training scans of other patients. Of alignment and kNN: the first look and the last.
+
 """
 ABOVE, BY_ITSELF = "**above**", "above by itself"
 # Protocol -> (column of the first table, what an arm is held against).
@@ -172,11 +177,6 @@ def _interval(low: float, high: float) -> str:
 def _gauges(one: Mapping[str, Any]) -> str:
     lines = [
         "### Gauges of pretraining\n",
-        "Loss of the first epoch and the last. Embeddings at the end: their spread, and how many directions they take."
-        " Alignment is the squared distance of two augmented views of a scan (0: the encoder does not see what the"
-        " augmentation changes), uniformity how evenly scans spread (about -4 at best); kNN the balanced accuracy of"
-        " neighbours among labelled training scans of other patients. Of alignment and kNN: the first look and the"
-        " last.\n",
         "| encoder | loss | spread | effective rank | alignment | uniformity | kNN | seconds | flags |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
