@@ -86,9 +86,8 @@ def _dataset(
     facts = facts[(facts.dataset == dataset) & (facts.unit == unit)]
     scores = pd.DataFrame(built.scores)
     scores = scores[(scores.dataset == dataset) & (scores.unit == unit) & (scores.metric == metric)]
-    scores = scores[
-        scores["class"].fillna("") == ""
-    ]  # not of single classes, where there are several
+    # Of several classes there are scores of each, too.
+    scores = scores[scores["class"].fillna("") == ""]
     first = facts.iloc[0]
     rows = []
     for row in scores.itertuples():
