@@ -25,6 +25,7 @@ from fewscans.config.recipe import RecipeSettings
 from fewscans.config.stages import ConvertParams, NormaliseParams
 from fewscans.convert import Unreadable, headers, to_physical
 from fewscans.convert.chunks import read_converted, read_pixels, read_values, write_chunk
+from fewscans.convert.decoding import decode
 from fewscans.normalise import make_store, order
 from fewscans.normalise.order import percentiles
 
@@ -133,13 +134,20 @@ def elements(dataset: pydicom.Dataset) -> dict[int, object]:
 
 
 def assert_read_alike(path: Path) -> None:
-    """A file whose header is known already is what pydicom reads of it at once."""
-    headers.read_header(path)
-    found, expected = headers.read_whole(path), headers.read_dataset(path)
-    assert elements(found) == elements(expected)
-    assert elements(found.file_meta) == elements(expected.file_meta)
-    assert found.original_encoding == expected.original_encoding
-    assert "PixelData" not in expected or headers.read_header(path).PixelData == b""
+    """What `headers` says of a file, its pixels too, is what pydicom reads of it at once."""
+    header, expected = headers.read_header(path), pydicom.dcmread(path, force=True)
+    names = [one.keyword for one in expected if one.keyword and one.tag < 0x7FE00008]
+    for _ in range(2):  # converted, and found again
+        assert [header.get(name) for name in names] == [expected.get(name) for name in names]
+    assert all(name in header for name in names)
+    assert elements(header.file_meta) == elements(expected.file_meta)
+    assert header.dataset.original_encoding == expected.original_encoding
+    kinds = [name for name in ("PixelData", "FloatPixelData") if name in expected]
+    assert header.has_pixels == bool(kinds)
+    for name in kinds:
+        found = headers.read_pixels(path, header)
+        assert (found.keyword, found.data) == (name, expected[name].value)
+        assert found.vr == expected[name].VR
 
 
 @pytest.mark.parametrize(
@@ -160,7 +168,45 @@ def test_a_header_that_is_known_and_the_rest_of_a_file_are_the_file(tmp_path, wr
     implicit = syntax == ImplicitVRLittleEndian
     pydicom.dcmwrite(tmp_path / "b", made, implicit_vr=implicit, little_endian=little, force_encoding=True)  # fmt: skip
     assert_read_alike(tmp_path / "b")
-    np.testing.assert_array_equal(headers.read_whole(tmp_path / "b").pixel_array, BODY[0])
+    found, rescaled, notes = decode(tmp_path / "b", *_parts(tmp_path / "b"))
+    np.testing.assert_array_equal(found[0, 0], BODY[0])
+    assert not rescaled
+    assert notes == ()
+
+
+def _parts(path: Path) -> tuple[headers.Header, headers.Pixels]:
+    header = headers.read_header(path)
+    return header, headers.read_pixels(path, header)
+
+
+def test_equal_bytes_mean_what_the_file_around_them_says(tmp_path, write_dicom):
+    """Letters, sign and encoding are the file's own."""
+    body = BODY[0].astype("<i2")
+    found = []
+    for name, letters, signed, implicit in (
+        ("a", "ISO_IR 100", 0, False), ("b", "ISO_IR 144", 0, False), ("c", "ISO_IR 100", 1, True),
+        ("d", "ISO_IR 100", 0, True),
+    ):  # fmt: skip
+        made = pydicom.dcmread(write_dicom(tmp_path / name, body))
+        made.SpecificCharacterSet, made.PixelRepresentation = letters, signed
+        made.file_meta.TransferSyntaxUID = (
+            ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        )
+        made.add_new("SmallestImagePixelValue", "SS" if signed else "US", -2 if signed else 65534)
+        made.add_new("SeriesDescription", "LO", "\xe4" if letters.endswith("100") else "\u0444")
+        little = {"little_endian": True, "force_encoding": True}
+        pydicom.dcmwrite(tmp_path / name, made, implicit_vr=implicit, **little)
+        header = headers.read_header(tmp_path / name)
+        found.append((header.get("SmallestImagePixelValue"), header.get("SeriesDescription")))
+        assert_read_alike(tmp_path / name)
+    assert found == [(65534, "\xe4"), (65534, "\u0444"), (-2, "\xe4"), (65534, "\xe4")]
+
+
+def test_values_that_are_kept_are_not_all_that_ever_were(tmp_path, write_dicom, monkeypatch):
+    monkeypatch.setattr(headers, "_MOST_VALUES", 3)
+    monkeypatch.setattr(headers, "_VALUES", {})
+    assert_read_alike(write_dicom(tmp_path / "a", BODY[0]))
+    assert 0 < len(headers._VALUES) <= 3
 
 
 def test_known_headers_of_real_files(shared_data):

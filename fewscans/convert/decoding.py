@@ -5,40 +5,45 @@ from __future__ import annotations
 import re
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pydicom
-from pydicom.pixels import pixel_array
+from pydicom.pixels import get_decoder
 
 from fewscans.convert import Unreadable
+from fewscans.convert.headers import Header, Pixels
 
-if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
-
+# What a decoder has to know (PS3.3 C.7.6.3).
+_OPTIONS = {
+    "samples_per_pixel": "SamplesPerPixel", "photometric_interpretation": "PhotometricInterpretation",
+    "planar_configuration": "PlanarConfiguration", "rows": "Rows", "columns": "Columns",
+    "bits_allocated": "BitsAllocated", "bits_stored": "BitsStored", "pixel_representation": "PixelRepresentation",
+}  # fmt: skip
 # pydicom's remarks on pixel data that are longer than rows, columns and frames say.
 _MORE = re.compile(r"excess padding|sufficient to contain|non-conformant padding")
 
 
 def decode(
-    path: Path, dataset: Dataset, frame: int | None = None
+    path: Path, header: Header, pixels: Pixels, frame: int | None = None
 ) -> tuple[npt.NDArray[np.generic], bool, tuple[str, ...]]:
-    """([frames, C, H, W], whether the modality transformation is in it, notes); `frame`: only this one."""
+    """([frames, C, H, W], whether the modality transformation is in it, notes); `frame`: only this one.
+
+    The array may be of the bytes of `pixels`, and is not to be written to.
+    """
     notes: tuple[str, ...] = ()
-    meta = dataset.file_meta if hasattr(dataset, "file_meta") else pydicom.dataset.FileMetaDataset()
-    if not meta.get("TransferSyntaxUID"):
-        implicit, little = dataset.original_encoding
-        meta.TransferSyntaxUID = _uncompressed(bool(implicit), little is not False)
-        dataset.file_meta = meta
+    syntax = header.file_meta.get("TransferSyntaxUID")
+    if not syntax:
+        implicit, little = header.dataset.original_encoding
+        syntax = _uncompressed(bool(implicit), little is not False)
         notes = ("no transfer syntax in the header: read as uncompressed",)
     try:
         with warnings.catch_warnings(record=True) as remarks:
             warnings.simplefilter("always")
-            # Not the dataset's own property: that keeps a second copy.
-            array = pixel_array(dataset, index=frame)
+            array = _decoded(syntax, header, pixels, frame)
     except Exception as error:
-        if not _is_compressed(dataset) or not _fragments_are_whole(dataset.get("PixelData") or b""):
+        if not _is_compressed(syntax) or not _fragments_are_whole(pixels.data):
             raise Unreadable(_pixel_reason(error)) from None
         planes, rescaled = _decode_gdcm(path, error)
         kept = planes if frame is None else planes[frame : frame + 1]
@@ -47,22 +52,36 @@ def decode(
         notes = (*notes, "more pixel data than its header says were left alone")
     if array.dtype.byteorder == ">":
         array = array.astype(array.dtype.newbyteorder("="))
-    photometric = dataset.get("PhotometricInterpretation")
+    photometric = header.get("PhotometricInterpretation")
     if photometric == "PALETTE COLOR":
-        array = _apply_palette(array, dataset)
-    array, rescaled = _apply_modality_lut(array, dataset)
-    coloured = photometric == "PALETTE COLOR" or int(dataset.get("SamplesPerPixel") or 1) > 1
+        array = _apply_palette(array, header)
+    array, rescaled = _apply_modality_lut(array, header)
+    coloured = photometric == "PALETTE COLOR" or int(header.get("SamplesPerPixel") or 1) > 1
     return _frames_first(array, coloured), rescaled, notes
 
 
-def _uncompressed(implicit: bool, little: bool) -> str:
+def _decoded(
+    syntax: pydicom.uid.UID, header: Header, pixels: Pixels, frame: int | None
+) -> npt.NDArray[np.generic]:
+    """[(frames,) H, W (, colours)] by pydicom, whose decoder is told what the header says: no dataset is built."""
+    options: dict[str, Any] = {
+        ours: header.get(theirs) for ours, theirs in _OPTIONS.items() if theirs in header
+    }
+    options["number_of_frames"] = int(header.get("NumberOfFrames") or 1)
+    if "ExtendedOffsetTable" in header:
+        names = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
+        options["extended_offsets"] = tuple(header.get(name) for name in names)
+    options |= {"pixel_keyword": pixels.keyword, "pixel_vr": pixels.vr, "view_only": True}
+    return get_decoder(syntax).as_array(pixels.data, index=frame, **options)[0]
+
+
+def _uncompressed(implicit: bool, little: bool) -> pydicom.uid.UID:
     if implicit:
         return pydicom.uid.ImplicitVRLittleEndian
     return pydicom.uid.ExplicitVRLittleEndian if little else pydicom.uid.ExplicitVRBigEndian
 
 
-def _is_compressed(dataset: Dataset) -> bool:
-    syntax = dataset.file_meta.TransferSyntaxUID
+def _is_compressed(syntax: pydicom.uid.UID) -> bool:
     return bool(syntax.is_transfer_syntax) and bool(syntax.is_compressed)
 
 
@@ -103,11 +122,11 @@ def _frames_first(array: npt.NDArray[np.generic], coloured: bool) -> npt.NDArray
     return planes if planes.ndim == 4 else planes[None]
 
 
-def _apply_palette(array: npt.NDArray[np.generic], dataset: Dataset) -> npt.NDArray[np.generic]:
+def _apply_palette(array: npt.NDArray[np.generic], header: Header) -> npt.NDArray[np.generic]:
     """Indices -> RGB; 16-bit tables that only repeat 8 bits become 8 bits."""
     from pydicom.pixels import apply_color_lut
 
-    colour = apply_color_lut(array, dataset)[..., :3]
+    colour = apply_color_lut(array, header.dataset)[..., :3]
     if colour.dtype == np.uint16 and not (colour & 0xFF).any():
         return (colour >> 8).astype(np.uint8)
     if colour.dtype == np.uint16 and ((colour >> 8) == (colour & 0xFF)).all():
@@ -116,12 +135,12 @@ def _apply_palette(array: npt.NDArray[np.generic], dataset: Dataset) -> npt.NDAr
 
 
 def _apply_modality_lut(
-    array: npt.NDArray[np.generic], dataset: Dataset
+    array: npt.NDArray[np.generic], header: Header
 ) -> tuple[npt.NDArray[np.generic], bool]:
     from pydicom.pixels import apply_modality_lut
 
-    if "ModalityLUTSequence" in dataset and dataset.ModalityLUTSequence:
-        return apply_modality_lut(array, dataset), True
+    if header.get("ModalityLUTSequence"):
+        return apply_modality_lut(array, header.dataset), True
     return array, False
 
 

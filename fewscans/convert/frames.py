@@ -9,18 +9,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fewscans.convert import Unreadable
 from fewscans.convert.dicom import check_is_image, find, spacing_of
-from fewscans.convert.headers import read_header
+from fewscans.convert.headers import Header, read_header
 from fewscans.convert.quiet import quiet
-
-if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
 
 Vector = tuple[float, ...]
 
@@ -116,11 +113,11 @@ def read_frames(path: Path) -> list[Frame]:
         ``set-aside`` for what is no part of a volume; damaged headers.
     """
     with quiet():
-        dataset = read_header(path)
-        image_type = [str(word).strip().upper() for word in _many(dataset.get("ImageType"))]
-        _check_kind(dataset, image_type)
-        frames = check_is_image(dataset)
-        said = len(dataset.get("PerFrameFunctionalGroupsSequence") or [])
+        header = read_header(path)
+        image_type = [str(word).strip().upper() for word in _many(header.get("ImageType"))]
+        _check_kind(header, image_type)
+        frames = check_is_image(header)
+        said = len(header.get("PerFrameFunctionalGroupsSequence") or [])
         if frames > 1 and not said:
             raise Unreadable(f"{frames} frames that do not say where they lie", "set-aside")
         if said and said != frames:
@@ -128,64 +125,66 @@ def read_frames(path: Path) -> list[Frame]:
         if "MOSAIC" in image_type:
             from fewscans.convert.mosaic import tiles
 
-            return tiles(_frame(path, dataset, 0), dataset)
-        return [_frame(path, dataset, number) for number in range(frames)]
+            return tiles(_frame(path, header, 0), header.dataset)
+        return [_frame(path, header, number) for number in range(frames)]
 
 
-def _check_kind(dataset: Dataset, image_type: list[str]) -> None:
-    meta = getattr(dataset, "file_meta", {})
-    if meta.get("MediaStorageSOPClassUID") == _DICOMDIR or "DirectoryRecordSequence" in dataset:
+def _check_kind(header: Header, image_type: list[str]) -> None:
+    if (
+        header.file_meta.get("MediaStorageSOPClassUID") == _DICOMDIR
+        or "DirectoryRecordSequence" in header
+    ):
         raise Unreadable("a DICOMDIR, a list of files", "set-aside")
     words = set(image_type[2:])
     if words & _LOCALISERS:
         raise Unreadable("a localiser", "set-aside")
-    if str(dataset.get("SOPClassUID", "")).startswith(_SECONDARY_CAPTURE):
+    if str(header.get("SOPClassUID", "")).startswith(_SECONDARY_CAPTURE):
         raise Unreadable("a secondary capture: a picture of a screen or a report", "set-aside")
-    modality = str(dataset.get("Modality", "")).strip().upper()
+    modality = str(header.get("Modality", "")).strip().upper()
     if modality in _NO_IMAGES:
         raise Unreadable(f"holds {_NO_IMAGES[modality]}, no image", "set-aside")
     if words & _DERIVED:
         raise Unreadable(f"derived from other images ({min(words & _DERIVED)})", "set-aside")
 
 
-def _frame(path: Path, dataset: Dataset, number: int) -> Frame:
-    position = _vector(find(dataset, "PlanePositionSequence", "ImagePositionPatient", number), 3)
-    cosines = _vector(find(dataset, "PlaneOrientationSequence", "ImageOrientationPatient", number), 6)  # fmt: skip
+def _frame(path: Path, header: Header, number: int) -> Frame:
+    position = _vector(find(header, "PlanePositionSequence", "ImagePositionPatient", number), 3)
+    cosines = _vector(find(header, "PlaneOrientationSequence", "ImageOrientationPatient", number), 6)  # fmt: skip
     if position is None or cosines is None or max(map(abs, position)) > _FARTHEST_MM:
         raise Unreadable("does not say where it lies in space (a projection?)", "set-aside")
-    spacing, notes = spacing_of(dataset, number)
+    spacing, notes = spacing_of(header, number)
     if not spacing:
         raise Unreadable(f"does not say its spacing{''.join(f' ({note})' for note in notes)}", "set-aside")  # fmt: skip
     row, column = np.array(cosines[:3]), np.array(cosines[3:])
     if abs(row @ column) > 0.01 or max(abs(np.linalg.norm([row, column], axis=1) - 1)) > 0.01:
         raise Unreadable("its ImageOrientationPatient is no pair of directions at right angles")
     frame_type = _many(
-        find(dataset, "MRImageFrameTypeSequence", "FrameType", number)
-        or find(dataset, "CTImageFrameTypeSequence", "FrameType", number)
-        or dataset.get("ImageType")
+        find(header, "MRImageFrameTypeSequence", "FrameType", number)
+        or find(header, "CTImageFrameTypeSequence", "FrameType", number)
+        or header.get("ImageType")
     )
-    component = find(dataset, "MRImageFrameTypeSequence", "ComplexImageComponent", number)
-    thickness = _vector(find(dataset, "PixelMeasuresSequence", "SliceThickness", number), 1)
-    told = tuple(_told(dataset, *where, number) for where in _TOLD.values())
+    component = find(header, "MRImageFrameTypeSequence", "ComplexImageComponent", number)
+    thickness = _vector(find(header, "PixelMeasuresSequence", "SliceThickness", number), 1)
+    told = tuple(_told(header, *where, number) for where in _TOLD.values())
     derived = str(frame_type[0] if frame_type else "").strip().upper() == "DERIVED"
     return Frame(
         path,
         number,
         -1,
-        str(dataset.get("SOPInstanceUID", path)),
-        str(dataset.get("ConcatenationUID") or path),
+        str(header.get("SOPInstanceUID", path)),
+        str(header.get("ConcatenationUID") or path),
         position,
         tuple(row.tolist()),
         tuple(column.tolist()),
         spacing,
         abs(thickness[0]) if thickness else 0.0,
-        int(dataset.Rows),
-        int(dataset.Columns),
-        (_number(dataset.get("SeriesNumber")), str(dataset.get("SeriesInstanceUID", ""))),
+        int(header.get("Rows")),
+        int(header.get("Columns")),
+        (_number(header.get("SeriesNumber")), str(header.get("SeriesInstanceUID", ""))),
         (
-            str(dataset.get("PatientID", "")),
-            str(dataset.get("FrameOfReferenceUID", "")),
-            str(dataset.get("PhotometricInterpretation", "")),
+            str(header.get("PatientID", "")),
+            str(header.get("FrameOfReferenceUID", "")),
+            str(header.get("PhotometricInterpretation", "")),
         ),
         "\\".join([*map(str, frame_type), str(component or "")]),
         told,
@@ -193,24 +192,23 @@ def _frame(path: Path, dataset: Dataset, number: int) -> Frame:
     )
 
 
-def _told(dataset: Dataset, group: str, names: tuple[str, ...], frame: int) -> str:
+def _told(header: Header, group: str, names: tuple[str, ...], frame: int) -> str:
     for name in names:
-        value = find(dataset, group, name, frame)
+        value = find(header, group, name, frame)
         if value is not None and value != "":
             return "\\".join(map(str, _many(value)))
     if names == ("DiffusionBValue",):
-        # Tags alone: elements would be converted.
-        groups = {tag >> 16 for tag in dataset.keys()}  # noqa: SIM118
+        groups = header.groups
         for number, creator, offset in _PRIVATE_B_VALUES:
             if number not in groups:
                 continue
             try:
-                return str(_many(dataset.private_block(number, creator)[offset].value)[0])
+                return str(_many(header.dataset.private_block(number, creator)[offset].value)[0])
             except (KeyError, IndexError):
                 continue
     if names == ("DiffusionGradientOrientation",):
         where = ("MRDiffusionSequence", "DiffusionGradientDirectionSequence")
-        for macro in find(dataset, *where, frame) or []:
+        for macro in find(header, *where, frame) or []:
             return "\\".join(map(str, _many(macro.get("DiffusionGradientOrientation"))))
     return ""
 

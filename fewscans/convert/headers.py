@@ -1,62 +1,151 @@
-"""DICOM headers that are parsed once: a series is sorted by them, and its pixels are read behind them."""
+"""DICOM headers: parsed once, and what several files say alike is converted once; pixels are read behind them."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydicom.dataset import FileDataset
+import pydicom
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset as read_elements
 from pydicom.filereader import read_partial
+from pydicom.multival import MultiValue
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from fewscans.convert import Unreadable
-from fewscans.convert.dicom import read_dataset
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _PIXEL_TAGS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}  # fmt: skip
+_SIGNED = 0x00280103
 # Headers that are kept, some 40 KB each. Files of a folder with more are parsed twice.
 _KEPT = 512
+# Values that are kept, and how long one may be in bytes.
+_VALUES: dict[Any, Any] = {}
+_MOST_VALUES, _LONGEST = 4096, 256
 
 
-def read_header(path: Path) -> Dataset:
-    """All that comes before the pixels; whether there are any is marked by an empty element.
+class Header:
+    """What a file says before its pixels, by keyword.
+
+    The slices of a series say nearly all the same. A value is converted by pydicom where its bytes are met first, and
+    then found again by them; so it must not be changed.
+
+    Attributes
+    ----------
+    dataset
+        The same as pydicom has it, without pixels.
+    pixels_at
+        Byte at which the element with the pixels begins; -1 where the file was packed.
+    has_pixels
+        Whether there is such an element.
+    """
+
+    def __init__(self, dataset: Any, pixels_at: int, has_pixels: bool) -> None:
+        self.dataset = dataset
+        self.pixels_at = pixels_at
+        self.has_pixels = has_pixels
+        self._elements = {int(tag): element for tag, element in dataset.items()}
+        # What decides, beside its own bytes, what an element means.
+        signed = self._elements.get(_SIGNED)
+        letters = dataset.original_character_set
+        self._reading = (
+            dataset.original_encoding,
+            letters if isinstance(letters, str) else tuple(letters),
+            signed and bytes(signed.value or b""),
+        )
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Value of the element `name`; `default` where there is none."""
+        tag = _tag(name)
+        element = self._elements.get(tag)
+        return default if element is None else self._value(tag, element)
+
+    def __contains__(self, name: str) -> bool:
+        return _tag(name) in self._elements
+
+    @property
+    def groups(self) -> set[int]:
+        """Numbers of the groups that there are."""
+        return {tag >> 16 for tag in self._elements}
+
+    @property
+    def file_meta(self) -> Any:
+        """Of the file itself: transfer syntax, kind of object."""
+        return self.dataset.file_meta
+
+    def _value(self, tag: int, element: Any) -> Any:
+        raw = isinstance(element, RawDataElement) and isinstance(element.value, bytes)
+        # A private element means what its creator says, which stands elsewhere.
+        if not raw or len(element.value) > _LONGEST or tag >> 16 & 1:
+            return self.dataset[tag].value
+        key = (tag, element.VR, element.value, self._reading)
+        if key not in _VALUES:
+            value = self.dataset[tag].value
+            if not isinstance(value, str | int | float | MultiValue):
+                return value
+            if len(_VALUES) >= _MOST_VALUES:
+                _VALUES.clear()
+            _VALUES[key] = value
+        return _VALUES[key]
+
+
+class Pixels(NamedTuple):
+    """An element with pixels, as it stands in the file."""
+
+    keyword: str
+    vr: str
+    data: bytes
+
+
+def read_header(path: Path) -> Header:
+    """All that comes before the pixels, with or without preamble.
 
     Raises
     ------
     Unreadable
         It is no DICOM.
     """
-    return _parsed(path, path.stat().st_mtime_ns)[0]
+    return _parsed(path, path.stat().st_mtime_ns)
 
 
-def read_whole(path: Path) -> Dataset:
-    """The whole file, its header as `read_header` has it."""
-    header, pixels_at = _parsed(path, path.stat().st_mtime_ns)
-    if pixels_at < 0:
-        return read_dataset(path)
-    # As in the header; what says nothing is little endian.
-    implicit, little = bool(header.original_encoding[0]), header.original_encoding[1] is not False
-    with open(path, "rb") as handle:
-        handle.seek(pixels_at)
-        behind = read_elements(handle, implicit, little)
-    elements = {tag: element for tag, element in header.items() if int(tag) not in _PIXEL_TAGS}
-    elements |= dict(behind.items())
-    whole = FileDataset(str(path), elements, header.preamble, header.file_meta, implicit, little)
-    whole.set_original_encoding(implicit, little, header.original_character_set)
-    return whole
+def read_pixels(path: Path, header: Header) -> Pixels:
+    """The pixels of the file that `header` is of, not decoded.
+
+    Raises
+    ------
+    Unreadable
+        There are several kinds of them.
+    """
+    if header.pixels_at < 0:
+        behind: Dataset = pydicom.dcmread(path)
+    else:
+        # What says nothing of its encoding is little endian.
+        implicit, little = header.dataset.original_encoding
+        with open(path, "rb") as handle:
+            handle.seek(header.pixels_at)
+            behind = read_elements(handle, bool(implicit), little is not False)
+    found = [tag for tag in _PIXEL_TAGS if tag in behind]
+    if len(found) != 1:
+        raise Unreadable("pixels cannot be decoded (there are several kinds of them)")
+    element = behind.get_item(found[0])
+    return Pixels(_PIXEL_TAGS[found[0]], str(element.VR or "OW"), element.value or b"")
+
+
+@cache
+def _tag(name: str) -> int:
+    tag = tag_for_keyword(name)
+    assert tag is not None, name
+    return tag
 
 
 @lru_cache(maxsize=_KEPT)
-def _parsed(path: Path, changed: int) -> tuple[Any, int]:
-    """(header, byte at which the pixels begin, or -1 where they can't be read from there).
-
-    `changed` makes a new file a new one.
-    """
+def _parsed(path: Path, changed: int) -> Header:
+    """`changed` makes a new file a new one."""
     found: list[int] = []
 
     def at_pixels(tag: Any, vr: str | None, length: int) -> bool:
@@ -69,15 +158,14 @@ def _parsed(path: Path, changed: int) -> tuple[Any, int]:
             dataset = read_partial(handle, at_pixels)
         except InvalidDicomError:
             handle.seek(0)
+            # No preamble: some old archives leave it out.
             dataset = read_partial(handle, at_pixels, force=True)
-            if not any(tag.group == 8 for tag in dataset):
+            if not any(tag.group == 8 for tag in dataset.keys()):  # noqa: SIM118
                 raise Unreadable(
                     "not an image, or DICOM whose header is damaged", format=""
                 ) from None
         at = handle.tell()
-    for tag in found:
-        setattr(dataset, _PIXEL_TAGS[tag], b"")
     # A deflated file was unpacked in memory: its pixels are at no byte of it, and all of it would be kept.
     dataset.buffer = None
     plain = dataset.file_meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian
-    return dataset, at if found and plain else -1
+    return Header(dataset, at if found and plain else -1, bool(found))

@@ -16,21 +16,21 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
+    from fewscans.convert.headers import Header
 
 _SEQUENCE = "RealWorldValueMappingSequence"
 _HU = "[hnsf'U]"  # UCUM
 
 
 def real_world(
-    dataset: Dataset, array: npt.NDArray[np.generic], frame: int
+    header: Header, array: npt.NDArray[np.generic], frame: int
 ) -> tuple[tuple[float, float, str] | None, tuple[str, ...]]:
     """((slope, intercept, unit) of a frame whose stored pixels are `array`, or None, notes).
 
     None where there is no mapping, several (which one is meant is the reader's choice), a table in place of a line, no
     unit, or pixels that it does not reach; a note says which.
     """
-    items = _mappings(dataset, frame)
+    items = _mappings(header, frame)
     if not items:
         return None, ()
     if len(items) > 1:
@@ -49,16 +49,16 @@ def real_world(
     return (slope, intercept, unit), (f"values in {unit}, by a real world mapping",)
 
 
-def _mappings(dataset: Dataset, frame: int) -> list[Any]:
+def _mappings(header: Header, frame: int) -> list[Any]:
     """Mappings of a frame: its own, else those of all frames, else those of the header."""
     for groups, number in (
         ("PerFrameFunctionalGroupsSequence", frame),
         ("SharedFunctionalGroupsSequence", 0),
     ):
-        for item in (dataset.get(groups) or [])[number : number + 1]:
+        for item in (header.get(groups) or [])[number : number + 1]:
             if item.get(_SEQUENCE):
                 return list(item.get(_SEQUENCE))
-    return list(dataset.get(_SEQUENCE) or [])
+    return list(header.get(_SEQUENCE) or [])
 
 
 def _unit(item: Any) -> str:

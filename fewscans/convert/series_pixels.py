@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -25,15 +24,12 @@ from fewscans.convert import (
 from fewscans.convert.decoding import decode
 from fewscans.convert.dicom import check_is_image, meta_of
 from fewscans.convert.frames import Frame, read_frames
-from fewscans.convert.headers import read_whole
+from fewscans.convert.headers import Header, Pixels, read_header, read_pixels
 from fewscans.convert.mosaic import cut_tile
 from fewscans.convert.quiet import quiet
 from fewscans.convert.series import Volume, find_volumes
 from fewscans.convert.stack import Stack, arrange, make_even, move_plane
 from fewscans.convert.volume import to_ras, turned_affine
-
-if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
 
 Array = npt.NDArray[np.generic]
 
@@ -124,14 +120,14 @@ def _planes(frames: Sequence[Frame]) -> Iterator[tuple[Frame, Array, Meta]]:
     for path, members in files.items():
         numbers = sorted({frame.number for frame in members})
         with quiet():
-            dataset = _open(path, path.stat().st_mtime_ns)
-            whole = check_is_image(dataset) == len(numbers)
-            decoded = decode(path, dataset) if whole else None
+            header, stored = _open(path, path.stat().st_mtime_ns)
+            whole = check_is_image(header) == len(numbers)
+            decoded = decode(path, header, stored) if whole else None
         for number in numbers:
             with quiet():
-                planes, rescaled, notes = decoded or decode(path, dataset, number)
+                planes, rescaled, notes = decoded or decode(path, header, stored, number)
                 pixels = planes[number if whole else 0]
-                meta = meta_of(dataset, pixels, rescaled, number)
+                meta = meta_of(header, pixels, rescaled, number)
             meta = replace(meta, notes=(*notes, *meta.notes))
             for frame in (frame for frame in members if frame.number == number):
                 if frame.tile < 0:
@@ -141,9 +137,10 @@ def _planes(frames: Sequence[Frame]) -> Iterator[tuple[Frame, Array, Meta]]:
 
 
 @lru_cache(maxsize=1)
-def _open(path: Path, changed: int) -> Dataset:
+def _open(path: Path, changed: int) -> tuple[Header, Pixels]:
     """The file, kept while the next volume comes from it too; `changed` makes a new file a new one."""
-    return read_whole(path)
+    header = read_header(path)
+    return header, read_pixels(path, header)
 
 
 def _check_equal(one: tuple[Array, Meta], other: tuple[Array, Meta], at_mm: float) -> None:
