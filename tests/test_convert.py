@@ -19,7 +19,8 @@ from PIL import Image
 from fewscans import convert
 from fewscans.config.stages import ConvertParams
 from fewscans.convert import Unreadable, read
-from fewscans.convert.chunks import pixel_digest, read_converted, write_chunk
+from fewscans.convert.chunks import read_converted, write_chunk
+from fewscans.convert.fingerprint import pixel_digest
 from fewscans.convert.sources import in_chunk, list_scans
 from fewscans.errors import UserError
 

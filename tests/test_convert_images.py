@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from fewscans.convert import read
-from fewscans.convert.chunks import pixel_digest
+from fewscans.convert.fingerprint import pixel_digest
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP"])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fewscans.convert import Unreadable, read
-from fewscans.convert.chunks import pixel_digest
+from fewscans.convert.fingerprint import pixel_digest
 
 # --- DICOM ----------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from fewscans.contracts import COLUMNS, read_metadata, read_table, write_table
 from fewscans.convert import log, to_physical
 from fewscans.convert.paths import shown, split_number
 from fewscans.convert.quiet import muted
-from fewscans.convert.record import pixel_digest, record
+from fewscans.convert.record import record
 from fewscans.convert.slices import split_slice
 from fewscans.convert.sources import in_chunk, list_scans, open_reader
 from fewscans.convert.unfold import unfold
@@ -29,7 +29,6 @@ from fewscans.privacy.suspect import FROM_HEADER
 __all__ = [
     "INDEX",
     "PIXELS",
-    "pixel_digest",
     "read_converted",
     "read_mask",
     "read_pixels",

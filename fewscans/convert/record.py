@@ -7,17 +7,14 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
 from fewscans.config.stages import ConvertParams
-from fewscans.convert import Scan, Unreadable, log, paths, slices, to_physical
+from fewscans.convert import Scan, Unreadable, log, paths, slices
 from fewscans.convert.exclude import is_excluded
+from fewscans.convert.fingerprint import digest_and_mean
 from fewscans.convert.sources import Source
 from fewscans.files import sha256_file
 from fewscans.privacy.suspect import from_header
-
-# Values that are looked at in one go.
-_BLOCK = 2**20
 
 
 def record(
@@ -101,7 +98,7 @@ def _written(scan: Scan, file_digest: str, pixels: BinaryIO) -> dict[str, Any]:
     """What a row says of a scan whose pixels, and mask behind them, were appended to `pixels`."""
     data = np.ascontiguousarray(scan.array.astype(scan.array.dtype.newbyteorder("<"), copy=False))
     meta = scan.meta
-    digest, mean = _digest_and_mean(scan.array, meta.scale, meta.intercept)
+    digest, mean = digest_and_mean(scan.array, meta.scale, meta.intercept)
     row = {
         "format": meta.format,
         "mode": meta.mode,
@@ -140,28 +137,3 @@ def _file_digest(source: Source) -> str:
         return sha256_file(source.file) if source.file is not None and source.file.is_file() else ""
     except OSError:
         return ""
-
-
-def pixel_digest(physical: npt.NDArray[np.float32]) -> str:
-    """SHA-256 over shape and physical values: equal for the same pixels, however they were stored.
-
-    A gray image saved as RGB, a DICOM file with another slope or MONOCHROME1, a PNG and its BMP all
-    agree.
-    """
-    return _digest_and_mean(physical, 1.0, 0.0)[0]
-
-
-def _digest_and_mean(
-    array: npt.NDArray[np.generic], scale: float, intercept: float
-) -> tuple[str, float]:
-    """(digest, mean) of physical values, a block at a time: a volume as float32 would be twice itself."""
-    made = hashlib.sha256(repr(array.shape).encode())
-    flat = np.ascontiguousarray(array).reshape(-1)
-    total = 0.0
-    for start in range(0, flat.size, _BLOCK):
-        block = to_physical(flat[start : start + _BLOCK], scale, intercept)
-        total += float(block.sum(dtype=np.float64))
-        # + 0.0 turns -0.0 into 0.0, which is the same value but other bytes.
-        block += np.float32(0)
-        made.update(block.astype("<f4", copy=False).data)
-    return made.hexdigest(), total / flat.size
