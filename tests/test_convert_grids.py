@@ -254,7 +254,7 @@ def test_surplus_of_a_packed_file_is_told_and_a_bomb_refused(tmp_path):
     wrong = bytearray(gzip.compress(data))
     wrong[-8] ^= 1
     (tmp_path / "d.nii.gz").write_bytes(wrong)
-    assert "incorrect data check" in reason(tmp_path / "d.nii.gz")
+    assert "cannot be unpacked (incorrect checksum found)" in reason(tmp_path / "d.nii.gz")
 
 
 @pytest.mark.parametrize(("old", "new", "said"), [

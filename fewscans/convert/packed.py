@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import zlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+# The API of zlib, two or three times as fast.
+from isal import isal_zlib
 
 from fewscans.convert import Unreadable
 
 Bytes = bytes | bytearray
+# What it raises; its stubs call this an instance.
+UNPACKING: Any = isal_zlib.error
 
 _BLOCK = 2**20
 _GZIP = b"\x1f\x8b"
@@ -40,7 +45,7 @@ def unpack(handle: IO[bytes], n_bytes: int, keep: bool = True) -> tuple[Bytes, t
 
 def _parts(handle: IO[bytes]) -> Iterator[bytes]:
     """Unpacked blocks of all streams in a file, one behind the other; what follows the last is left alone."""
-    machine = zlib.decompressobj(47)  # gzip and zlib, by their first bytes
+    machine = isal_zlib.decompressobj(47)  # gzip and zlib, by their first bytes
     data = b""
     while True:
         data = data or handle.read(_BLOCK)
@@ -48,14 +53,16 @@ def _parts(handle: IO[bytes]) -> Iterator[bytes]:
             raise Unreadable("the file is cut short: its packed data break off")
         try:
             yield machine.decompress(data, _BLOCK)
-        except zlib.error as error:
-            raise Unreadable(f"damaged: its packed data cannot be unpacked ({error})") from None
+        except UNPACKING as error:
+            raise Unreadable(
+                f"damaged: its packed data cannot be unpacked ({said(error)})"
+            ) from None
         data = machine.unconsumed_tail
         if machine.eof:
             data = machine.unused_data or handle.read(_BLOCK)
             if not data.startswith(_GZIP):
                 return
-            machine = zlib.decompressobj(47)
+            machine = isal_zlib.decompressobj(47)
 
 
 def read_plain(handle: IO[bytes], n_bytes: int, keep: bool = True) -> tuple[bytes, tuple[str, ...]]:
@@ -80,6 +87,11 @@ def read_either(path: Path, n_bytes: int) -> tuple[Bytes, tuple[str, ...]]:
         zipped = handle.read(2) == _GZIP
         handle.seek(0)
         return unpack(handle, n_bytes) if zipped else read_plain(handle, n_bytes)
+
+
+def said(error: Exception) -> str:
+    """What it says of packed data, in lower case and without its number."""
+    return re.sub(r"^Error -?\d+ ", "", str(error)).lower()
 
 
 def beyond(n: int) -> tuple[str, ...]:

@@ -10,9 +10,12 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
+
+from isal import isal_zlib
 
 from fewscans.convert import Unreadable
+from fewscans.convert.packed import UNPACKING, said
 
 _SIGNATURE = 8
 _BLOCK = 2**20
@@ -35,7 +38,7 @@ def unpacked_png(handle: IO[bytes]) -> io.BytesIO:
     handle.seek(0)
     made = io.BytesIO()
     made.write(handle.read(_SIGNATURE))
-    machine, packer, n_bytes, found = zlib.decompressobj(), zlib.compressobj(0), 0, 0
+    machine, packer, n_bytes, found = isal_zlib.decompressobj(), zlib.compressobj(0), 0, 0
     start = 0
     for name, body in _chunks(handle):
         if name == b"IHDR":
@@ -78,7 +81,7 @@ def _chunks(handle: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
         check = handle.read(4)
         if len(body) < length or len(check) < 4:
             raise Unreadable(f"the file is cut short, or the length of a part ({name!r}) is wrong")
-        if zlib.crc32(body, zlib.crc32(name)) != int.from_bytes(check, "big"):
+        if isal_zlib.crc32(body, isal_zlib.crc32(name)) != int.from_bytes(check, "big"):
             raise Unreadable(f"damaged: the checksum of a part ({name!r}) is wrong")
         yield name, body
 
@@ -96,18 +99,18 @@ def _bytes_of_rows(header: bytes) -> int:
     return total
 
 
-def _inflate(machine: zlib._Decompress, packed: bytes) -> Iterator[bytes]:
+def _inflate(machine: Any, packed: bytes) -> Iterator[bytes]:
     while packed and not machine.eof:
         try:
             yield machine.decompress(packed, _BLOCK)
-        except zlib.error as error:
-            raise Unreadable(f"damaged: its rows cannot be unpacked ({error})") from None
+        except UNPACKING as error:
+            raise Unreadable(f"damaged: its rows cannot be unpacked ({said(error)})") from None
         packed = machine.unconsumed_tail
 
 
 def _write_chunk(made: io.BytesIO, name: bytes, body: bytes) -> None:
     made.write(struct.pack(">I", len(body)) + name + body)
-    made.write(zlib.crc32(body, zlib.crc32(name)).to_bytes(4, "big"))
+    made.write(isal_zlib.crc32(body, isal_zlib.crc32(name)).to_bytes(4, "big"))
 
 
 def _end_chunk(made: io.BytesIO, start: int, rest: bytes) -> None:
@@ -115,5 +118,5 @@ def _end_chunk(made: io.BytesIO, start: int, rest: bytes) -> None:
     made.write(rest)
     with made.getbuffer() as whole:
         whole[start : start + 4] = (made.tell() - start - 8).to_bytes(4, "big")
-        check = zlib.crc32(whole[start + 4 :])
+        check = isal_zlib.crc32(whole[start + 4 :])
     made.write(check.to_bytes(4, "big"))
