@@ -8,8 +8,9 @@ one folder, not compressed and in JPEG 2000. Each turn reads all:
 - the peers, from file to an array in [0, 1]: for volumes canonical axes, spacing, percentiles, crop and pad to the
   size; for pictures percentiles, the longer side to the size, pad.
 
-One thread each, turn about, in one process; then two chunks and two stores, in one process and in two at once, as the
-workflow runs jobs. Times are of the processor; those of two cores are of the wall, and want a quiet machine.
+One thread each, turn about, in one process, what was written removed before each turn; then two chunks by one process
+and by two, as the workflow runs jobs, and one store by one process and by two. Times are of the processor; those of two
+cores are of the wall, and want a quiet machine.
 
     python benchmarks/prepare.py --repeats 5 --out benchmarks/results/prepare.json
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -35,6 +37,7 @@ import numpy as np
 import pydicom
 import torch
 from common import now, since, spread, write_results
+from joblib.externals.loky import get_reusable_executor
 from PIL import Image
 from prepare_files import WRITERS
 
@@ -62,11 +65,12 @@ def convert(folder: Path, ndim: int, out: Path, chunk: int = 0, chunks: int = 1)
     write_chunk(given, out / str(chunk))
 
 
-def normalise(out: Path, ndim: int, size: int, chunks: int = 1, name: str = "s") -> None:
+def normalise(out: Path, ndim: int, size: int, chunks: int = 1, workers: int = 1) -> None:
     spacing = {"spacing_mm": SPACING_MM} if ndim == 3 else {}
     recipe = RecipeSettings(size=size, ndim=ndim, **spacing)
     folders = [out / str(chunk) for chunk in range(chunks)]
-    make_store(NormaliseParams(dataset="d", recipe=recipe), folders, out / name)
+    params = NormaliseParams(dataset="d", recipe=recipe)
+    make_store(params, folders, out / "s", workers=workers)
 
 
 def monai_steps(ndim: int, size: int) -> Callable[[str], Any]:
@@ -129,6 +133,7 @@ def measure(kind: str, folder: Path, given: argparse.Namespace) -> dict[str, Any
     for turn in range(given.repeats + 1):
         for path in paths:  # headers of files that have changed since are parsed again
             os.utime(path)
+        shutil.rmtree(out, ignore_errors=True)
         for name, run in ways.items():
             began = now()
             run()
@@ -155,31 +160,36 @@ def make_files(kind: str, raw: Path, n: int, shape: tuple[int, ...]) -> list[Pat
 
 
 def two_cores(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
-    """Wall time of two jobs one after the other over that of two at once: two chunks, then two stores."""
-    n = 2 * given.scans
-    make_files("nifti-gz", folder / "raw", n, (given.volume,) * 3)
+    """Wall time of one process over that of two: of two chunks, then of one store of them."""
+    n, side = given.many, given.volume
+    few = make_files("nifti", folder / "raw", min(8, n), (side,) * 3)
+    for i in range(len(few), n):
+        shutil.copy(few[i % len(few)], folder / "raw/a" / f"copy{i:04d}.nii")
     out = folder / "out"
-    jobs: dict[str, list[Callable[[], None]]] = {
-        "convert": [partial(convert, folder / "raw", 3, out, chunk, 2) for chunk in (0, 1)],
-        "normalise": [partial(normalise, out, 3, given.size, 2, f"s{i}") for i in (0, 1)],
-    }
-    made: dict[str, Any] = {"kind": "two cores", "scans": n, "shape": [given.volume] * 3}
+    made: dict[str, Any] = {"kind": "two cores", "scans": n, "shape": [side] * 3}
+    found: dict[str, list[float]] = {"convert": [], "normalise": []}
     with contextlib.ExitStack() as pools:
         one, two = (
             pools.enter_context(ProcessPoolExecutor(k, get_context("fork"))) for k in (1, 2)
         )
-        for name, both in jobs.items():
-            ratios = []
-            for turn in range(given.repeats + 1):
-                seconds = []
-                for pool in (one, two):
-                    began = time.perf_counter()
-                    for job in [pool.submit(job) for job in both]:
-                        job.result()
-                    seconds.append(time.perf_counter() - began)
-                if turn:
-                    ratios.append(seconds[0] / seconds[1])
-            made[f"{name}_one_over_two"] = {**spread(ratios), "best": round(max(ratios), 3)}
+        for turn in range(given.repeats + 1):
+            seconds: dict[str, list[float]] = {"convert": [], "normalise": []}
+            for pool in (one, two):
+                shutil.rmtree(out, ignore_errors=True)
+                began = time.perf_counter()
+                for job in [pool.submit(convert, folder / "raw", 3, out, k, 2) for k in (0, 1)]:
+                    job.result()
+                seconds["convert"].append(time.perf_counter() - began)
+            for workers in (1, 2):
+                began = time.perf_counter()
+                normalise(out, 3, given.size, 2, workers)
+                seconds["normalise"].append(time.perf_counter() - began)
+                get_reusable_executor().shutdown()  # each turn starts its processes, as a job does
+            if turn:
+                for name, (alone, both) in seconds.items():
+                    found[name].append(alone / both)
+    for name, ratios in found.items():
+        made[f"{name}_one_over_two"] = {**spread(ratios), "best": round(max(ratios), 3)}
     return made
 
 
@@ -194,6 +204,7 @@ def main() -> int:
     parser.add_argument("--slices", type=int, default=60, help="slices of a series")
     parser.add_argument("--volume", type=int, nargs="+", default=[96], help="sides of volumes in voxels")  # fmt: skip
     parser.add_argument("--image", type=int, default=512, help="side of an image in pixels")
+    parser.add_argument("--many", type=int, default=160, help="volumes of the measure of two cores")
     parser.add_argument("--size", type=int, default=64, help="side in the store")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, help="write the results to this JSON file")

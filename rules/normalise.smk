@@ -17,7 +17,8 @@ rule normalise:
         f"{W}/benchmarks/normalise/{{dataset}}.{{recipe}}.tsv"
     conda:
         "../envs/fewscans.yaml"
-    threads: 1
+    # Processes, which change no byte: `--set-threads normalise=8` for more, 1 for less memory.
+    threads: 2
     resources:
         **cost("normalise"),
     params:
@@ -28,7 +29,7 @@ rule normalise:
         out=lambda w, output: str(Path(output.meta).parent),
     shell:
         'python "$SCRIPTS/normalise.py" --params {params.cfg:q} --converted {params.folders:q}'
-        " {params.folds:q} --out {params.out:q} &> {log:q}"
+        " {params.folds:q} --workers {threads} --out {params.out:q} &> {log:q}"
 
 
 if FITTED:

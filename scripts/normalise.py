@@ -21,6 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--folds", type=Path, nargs="+", default=[],
         help="folds.parquet: whose scans a recipe is fitted on that is fitted; of a pool, those of all that it joins",
     )  # fmt: skip
+    made.add_argument(
+        "--workers", type=int, default=1, help="processes, each with a scan in memory (default: 1)"
+    )
     made.add_argument("--out", required=True, help="folder of the store")
     made.add_argument("--sidecar", help="write settings, seconds and counts to this JSON file")
     return cli.run(made, _normalise, argv, NormaliseParams)
@@ -29,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _normalise(arguments: argparse.Namespace, params: NormaliseParams) -> dict[str, Any]:
     from fewscans.normalise import make_store
 
-    return make_store(params, arguments.converted, arguments.out, arguments.folds)
+    return make_store(
+        params, arguments.converted, arguments.out, arguments.folds, arguments.workers
+    )
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from fewscans.convert import log
 from fewscans.errors import UserError
 from fewscans.files import digest
 from fewscans.normalise import nyul
+from fewscans.normalise.parallel import each
 from fewscans.normalise.scan import landmarks_of
 
 ReadPixels = Callable[[Any], npt.NDArray[np.generic]]
@@ -28,6 +29,7 @@ def fit(
     read_mask: ReadMask,
     params: NormaliseParams,
     folds: Sequence[Path],
+    workers: int = 1,
 ) -> dict[str, Any]:
     """What store.json says under `fitted`: the landmarks, and whose they are.
 
@@ -45,10 +47,13 @@ def fit(
     """
     rows = kept if (scans := chosen(params, folds)) is None else kept[kept["scan"].isin(scans)]
     rows = rows.sort_values("scan")
-    found = {
-        row["scan"]: landmarks_of(read_pixels(row), params.recipe, read_mask(row))
-        for row in rows.to_dict("records")
-    }
+
+    def own_landmarks(row: dict[str, Any]) -> nyul.Landmarks:
+        return landmarks_of(read_pixels(row), params.recipe, read_mask(row))
+
+    found = dict(
+        zip(rows["scan"], each(own_landmarks, rows.to_dict("records"), workers), strict=True)
+    )
     used = {scan: own for scan, own in found.items() if nyul.has_scale(own)}
     whose = f"data set {params.dataset}" + (f", fold {params.fold}" if params.fold else "")
     if not used:

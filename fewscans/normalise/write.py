@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,7 @@ from fewscans.fitted import FITTED
 from fewscans.normalise.fit import fit
 from fewscans.normalise.fitness import check_scans
 from fewscans.normalise.nyul import Landmarks
+from fewscans.normalise.parallel import each
 from fewscans.normalise.scan import normalise_scan
 from fewscans.store import ROWS, SEAL, VOXELS, voxel_digest
 
@@ -34,8 +37,9 @@ def make_store(
     converted: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     folds: Sequence[Path] = (),
+    workers: int = 1,
 ) -> dict[str, Any]:
-    """Write the store of a recipe into the folder `out`; facts for the side-car.
+    """Write the store of a recipe into the folder `out`, by so many processes at most; facts for the side-car.
 
     Every scan with status ok is kept, by path. ``store.json`` is written last: where it stands, the
     store is whole. A recipe that is fitted asks `folds` on whom (see `fewscans.normalise.fit.chosen`),
@@ -53,9 +57,9 @@ def make_store(
     if kept.empty:
         raise UserError(f"data set {params.dataset}: no readable scan to make a store of.")
     check_scans(kept, params)
-    fitted = None
+    at_once, fitted = _at_once(kept, recipe, workers), None
     if recipe.is_fitted:
-        fitted = fit(kept, read_values, partial(_mask, recipe), params, folds)
+        fitted = fit(kept, read_values, partial(_mask, recipe), params, folds, at_once)
     dtype = "uint8" if set(kept["dtype"]) == {"uint8"} else "int16"
     out.mkdir(parents=True, exist_ok=True)
     (out / SEAL).unlink(missing_ok=True)
@@ -65,7 +69,9 @@ def make_store(
         kind = np.dtype(dtype).newbyteorder("<")
         header = {"descr": kind.str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(voxels, header)
-        rows = _fill(voxels, kind, kept, recipe, standard)
+        voxels.flush()
+        write = _Row(temporary, voxels.tell(), kind, recipe, standard)
+        rows = each(write, enumerate(kept.to_dict("records")), at_once)
     columns = [*COLUMNS["rows"], *(["box"] if recipe.foreground else [])]
     frame = pd.DataFrame(rows, columns=columns)
     write_table(out / ROWS, "rows", frame, dataset=params.dataset)
@@ -90,32 +96,43 @@ def _mask(recipe: RecipeSettings, row: Any) -> npt.NDArray[np.unsignedinteger] |
     return read_mask(row) if recipe.foreground == "mask" else None
 
 
-def _fill(
-    voxels: BinaryIO,
-    dtype: np.dtype[Any],
-    kept: pd.DataFrame,
-    recipe: RecipeSettings,
-    standard: Landmarks | None,
-) -> list[dict[str, Any]]:
-    """Append each scan to `voxels`, one in memory at a time; what rows.parquet says of it."""
-    steps = _STEPS[dtype.name]
-    rows = []
-    for number, row in enumerate(kept.to_dict("records")):
-        labels = _mask(recipe, row)
-        made = normalise_scan(read_values(row), list(row["spacing_mm"]), recipe, labels, standard)
-        whole = np.rint(made.x * steps).astype(dtype)
-        voxels.write(whole.data)
-        low, high = made.bounds
-        rows.append(
-            {
-                "row": number,
-                "scan": row["scan"],
-                "shape": list(recipe.shape.axes),
-                "spacing_mm": list(made.spacing_mm),
-                "pixel_sha256": voxel_digest(whole),
-                "scale": high - low,
-                "intercept": low,
-                "box": [edge for side in made.box or () for edge in side],
-            }
+def _at_once(kept: pd.DataFrame, recipe: RecipeSettings, workers: int) -> int:
+    """Processes that pay: to start them takes some seconds, in which one does so many values."""
+    slow = recipe.foreground or recipe.in_foreground or recipe.clahe is not None
+    few = 2**22 if recipe.n4 is not None else 2**26 if slow else 2**29
+    values = sum(math.prod(shape) for shape in kept["shape"])
+    return 1 if values < few else min(workers, len(kept))
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Writes a scan to its place in the file of voxels, and says what rows.parquet says of it; a process has a copy."""
+
+    voxels: Path
+    begins: int
+    dtype: np.dtype[Any]
+    recipe: RecipeSettings
+    standard: Landmarks | None
+
+    def __call__(self, scan: tuple[int, dict[str, Any]]) -> dict[str, Any]:
+        number, row = scan
+        recipe, labels = self.recipe, _mask(self.recipe, row)
+        made = normalise_scan(
+            read_values(row), list(row["spacing_mm"]), recipe, labels, self.standard
         )
-    return rows
+        whole = np.rint(made.x * _STEPS[self.dtype.name]).astype(self.dtype)
+        # Not mapped: what is written would count as memory of the job.
+        with open(self.voxels, "r+b") as voxels:
+            voxels.seek(self.begins + number * whole.nbytes)
+            voxels.write(whole.data)
+        low, high = made.bounds
+        return {
+            "row": number,
+            "scan": row["scan"],
+            "shape": list(recipe.shape.axes),
+            "spacing_mm": list(made.spacing_mm),
+            "pixel_sha256": voxel_digest(whole),
+            "scale": high - low,
+            "intercept": low,
+            "box": [edge for side in made.box or () for edge in side],
+        }
