@@ -261,7 +261,12 @@ class Cluster:
         if not self.daemons.alive(node):
             self._start_node(node)
         resume = ["scontrol", "update", f"nodename={node}", "state=resume"]
-        wait_until(f"{node} resumed", lambda: self.run(resume, check=False).returncode == 0)
+
+        def back() -> bool:
+            # Once its daemon has told the controller, a node is back by itself, and cannot be resumed any more.
+            return self._are_ready(node) or self.run(resume, check=False).returncode == 0
+
+        wait_until(f"{node} resumed", back)
         self._wait_for_nodes(node)
 
     # ---- the parts
@@ -326,13 +331,12 @@ class Cluster:
 
     def _wait_for_nodes(self, *nodes: str) -> None:
         wanted = {n for n in nodes or self.layout.all_nodes if self.daemons.alive(n)}
+        wait_until("nodes", lambda: self._are_ready(*wanted))
 
-        def ready() -> bool:
-            lines = self.run(["sinfo", "-h", "-N", "-o", "%N %T"], check=False).stdout.splitlines()
-            states = dict(line.split() for line in lines)
-            return all(states.get(node) in READY for node in wanted)
-
-        wait_until("nodes", ready)
+    def _are_ready(self, *nodes: str) -> bool:
+        lines = self.run(["sinfo", "-h", "-N", "-o", "%N %T"], check=False).stdout.splitlines()
+        states = dict(line.split() for line in lines)
+        return all(states.get(node) in READY for node in nodes)
 
 
 def main(command: list[str]) -> int:
