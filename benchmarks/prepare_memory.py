@@ -2,7 +2,8 @@
 
 Volumes of noise are written as NIfTI (gzipped, int16, with and without a slope, turned to RAS on the way) and as DICOM
 series in one folder; one of them is the largest, the others have half its sides. `convert` and `normalise` of all, in
-one chunk, are a process each. What is told is its peak (VmHWM) above what it holds (VmRSS) when all is imported and a
+one chunk, are a process each; of the first number of NIfTI volumes also by recipes that look for the body and correct
+its bias field. What is told is its peak (VmHWM) above what it holds (VmRSS) when all is imported and a
 small data set was done, over the bytes of the largest scan as it is stored.
 
     python benchmarks/prepare_memory.py --out benchmarks/results/prepare_memory.json
@@ -29,6 +30,8 @@ from fewscans.convert.chunks import write_chunk
 from fewscans.normalise import make_store
 
 KINDS = ("nifti", "nifti-slope", "series")
+_BODY = {"foreground": True, "normalise": "zscore", "within": "foreground"}
+RECIPES: dict[str, dict[str, Any]] = {"plain": {}, "body": _BODY, "n4": {**_BODY, "n4": 4}}
 MB = 1e6
 
 
@@ -53,25 +56,25 @@ def memory_mb(field: str) -> float:
 
 
 def do(step: str, folder: Path) -> None:
-    """Convert or normalise the data set in `folder`."""
+    """Convert the data set in `folder`, or normalise it by the recipe that `step` names."""
     if step == "convert":
         write_chunk(ConvertParams(dataset="d", root=str(folder / "raw"), ndim=3), folder / "0")
     else:
-        recipe = RecipeSettings(size=64, ndim=3)
+        recipe = RecipeSettings(size=64, ndim=3, **RECIPES[step])
         make_store(NormaliseParams(dataset="d", recipe=recipe), [folder / "0"], folder / "store")
 
 
 def work(step: str, small: Path, folder: Path) -> None:
     """One step in this process; prints MB at its peak above those before."""
     do("convert", small)
-    do("normalise", small)
+    do("plain" if step == "convert" else step, small)
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
     before = memory_mb("VmRSS")
     do(step, folder)
     print(json.dumps(memory_mb("VmHWM") - before))
 
 
-def measure(kind: str, scans: int, side: int) -> dict[str, Any]:
+def measure(kind: str, scans: int, side: int, recipe: str = "plain") -> dict[str, Any]:
     """Peaks for one scan of `side` cubed and `scans` - 1 of half its sides."""
     with tempfile.TemporaryDirectory() as name:
         folder, small = Path(name, "all"), Path(name, "small")
@@ -80,9 +83,15 @@ def measure(kind: str, scans: int, side: int) -> dict[str, Any]:
             for k, n in enumerate(sides):
                 write(kind, where / "raw/a" / str(k), n, k)
         largest, rest = 2 * side**3 / MB, (scans - 1) * 2 * (side // 2) ** 3 / MB
-        made = {"kind": kind, "scans": scans, "largest_mb": largest, "chunk_mb": largest + rest}
-        for step in ("convert", "normalise"):
-            command = [sys.executable, __file__, "--worker", step, str(small), str(folder)]
+        made = {
+            "kind": kind,
+            "recipe": recipe,
+            "scans": scans,
+            "largest_mb": largest,
+            "chunk_mb": largest + rest,
+        }
+        for step, what in (("convert", "convert"), ("normalise", recipe)):
+            command = [sys.executable, __file__, "--worker", what, str(small), str(folder)]
             said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             made[f"{step}_mb"] = round(float(said), 1)
             made[f"{step}_in_scans"] = round(float(said) / largest, 2)
@@ -108,12 +117,15 @@ def main() -> int:
 
     cases = []
     for kind in given.kinds:
-        for scans, side in [*((n, given.side) for n in given.scans), (1, given.big)]:
+        wanted = [(n, given.side, "plain") for n in given.scans] + [(1, given.big, "plain")]
+        if kind == "nifti":
+            wanted += [(given.scans[0], given.side, recipe) for recipe in ("body", "n4")]
+        for scans, side, recipe in wanted:
             if not side:
                 continue
-            cases.append(made := measure(kind, scans, side))
+            cases.append(made := measure(kind, scans, side, recipe))
             print(
-                f"{kind}, {scans} scans, the largest {made['largest_mb']:.0f} MB: convert "
+                f"{kind}, {recipe}, {scans} scans, the largest {made['largest_mb']:.0f} MB: convert "
                 f"{made['convert_in_scans']}, normalise {made['normalise_in_scans']} of it",
                 flush=True,
             )

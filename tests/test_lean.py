@@ -270,3 +270,33 @@ def test_a_volume_is_never_three_times_in_memory_and_others_do_not_add_to_it(tmp
     assert peak_of(write_chunk, params, tmp_path / "0") < 3 * largest
     recipe = NormaliseParams(dataset="d", recipe=RecipeSettings(size=48, ndim=3))
     assert peak_of(make_store, recipe, [tmp_path / "0"], tmp_path / "store") < 3 * largest
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"normalise": "zscore"},
+        {"normalise": "zscore", "within": "foreground"},
+        {"foreground": True},
+        {"normalise": "nyul"},
+    ],
+)
+def test_neither_statistics_nor_the_foreground_take_several_volumes(tmp_path, recipe):
+    (tmp_path / "raw" / "a").mkdir(parents=True)
+    side, largest = 160, 2 * 160**3
+    away = sum(
+        (np.indices((side,) * 3, np.int16, sparse=True)[k] - side / 2) ** 2 for k in range(3)
+    )
+    body = np.where(away < 60**2, 300, 5) + np.random.default_rng(0).integers(-5, 5, (side,) * 3)
+    nib.save(nib.Nifti1Image(body.astype(np.int16), np.eye(4)), tmp_path / "raw/a/b.nii")
+    write_chunk(ConvertParams(dataset="d", root=str(tmp_path / "raw"), ndim=3), tmp_path / "0")
+    params = NormaliseParams(dataset="d", recipe=RecipeSettings(size=48, ndim=3, **recipe))
+    assert peak_of(make_store, params, [tmp_path / "0"], tmp_path / "store") < 3.2 * largest
+
+
+@settings(deadline=None)
+@given(NUMBERS)
+def test_mean_and_deviation_are_those_of_numpy(image):
+    wide = image.astype(np.float64)
+    expected = (wide.mean(), wide.std())
+    assert order.mean_and_deviation(image) == pytest.approx(expected, rel=1e-9, abs=1e-9)

@@ -19,7 +19,7 @@ from fewscans.convert import read
 from fewscans.convert.chunks import read_converted, write_chunk
 from fewscans.errors import UserError
 from fewscans.normalise import make_store, normalise_scan
-from fewscans.normalise.foreground import box_of, foreground_mask
+from fewscans.normalise.foreground import _filled, _labelled, box_of, foreground_mask
 from fewscans.store import Store
 
 # --- defaults -------------------------------------------------------------------------------------
@@ -209,6 +209,24 @@ def test_the_foreground_is_the_largest_part_without_holes(shape):
     other = sitk.OtsuThreshold(sitk.GetImageFromArray(image), 0, 1, 256)
     other = sitk.RelabelComponent(sitk.ConnectedComponent(other)) == 1
     np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.BinaryFillhole(other)), mask)
+
+
+@pytest.mark.parametrize("shape", [(30, 34), (12, 14, 13)])
+@pytest.mark.parametrize("seed", range(6))
+def test_holes_are_filled_as_scipy_does(shape, seed):
+    body = np.random.default_rng(seed).uniform(size=shape) < 0.35 + 0.1 * seed
+    np.testing.assert_array_equal(_filled(body), ndimage.binary_fill_holes(body))
+
+
+def test_more_parts_than_two_bytes_count():
+    away = np.zeros((600, 600), bool)
+    away[::2, ::2] = True
+    assert _labelled(away)[1] == 90_000
+    away[0] = True
+    image = np.where(away, 9.0, 0.0)
+    mask = foreground_mask(image, ct=False)
+    assert mask[0].all()
+    assert not mask[2:].any()
 
 
 def test_a_hot_pixel_and_padding_below_air_do_not_move_the_threshold():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +14,12 @@ _LEAST = 8
 
 
 def correct_bias(
-    image: npt.NDArray[np.float64],
-    gray: npt.NDArray[np.float64],
+    image: npt.NDArray[np.generic],
+    gray: npt.NDArray[Any],
     mask: npt.NDArray[np.bool_],
     shrink: int,
-) -> npt.NDArray[np.float64]:
-    """[C, *axes] divided by the bias field of `gray` [*axes], which is estimated within `mask`.
+) -> npt.NDArray[np.generic]:
+    """[C, *axes] as float32, divided by the bias field of `gray` [*axes], which is estimated within `mask`.
 
     The field is found on an image shrunk by `shrink` (short axes less), and applied at full resolution. Without
     positive values of different size in `mask` the image stays as it is.
@@ -34,8 +35,16 @@ def correct_bias(
     with _one_thread():
         corrector = sitk.N4BiasFieldCorrectionImageFilter()
         corrector.Execute(sitk.Shrink(whole, factors), sitk.Shrink(within, factors))
-        field = sitk.GetArrayFromImage(corrector.GetLogBiasFieldAsImage(whole))
-    return image / np.exp(field.astype(np.float64))
+        field = corrector.GetLogBiasFieldAsImage(whole)
+    del whole, within  # each is as large as the scan
+    made = np.empty(image.shape, np.float32)
+    logarithm = sitk.GetArrayViewFromImage(field)
+    for channel, into in zip(image, made, strict=True):
+        for plane in range(
+            len(channel)
+        ):  # a part at a time: as float64 a scan would be several times itself
+            into[plane] = channel[plane] / np.exp(logarithm[plane].astype(np.float64))
+    return made
 
 
 @contextlib.contextmanager

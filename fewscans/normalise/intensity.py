@@ -16,11 +16,13 @@ BT.601 luma.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from fewscans.config.recipe import RecipeSettings
-from fewscans.normalise.order import percentiles
+from fewscans.normalise.order import mean_and_deviation, percentiles
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601-7, section 2.5.1
 _FLAT = 1e-6  # less than a step of a store: rounding, which must not be stretched to contrast
@@ -47,12 +49,11 @@ def intensity_range(
     """
     if recipe.normalise == "window":
         return recipe.bounds_hu[0]
-    if mask is not None and (inside := image[:, mask]).min() < inside.max():
+    if mask is not None and (inside := values_in(image, mask)).min() < inside.max():
         image = inside
     low, high = float(image.min()), float(image.max())
     if recipe.normalise == "zscore":
-        image = np.asarray(image, dtype=np.float64)
-        mean, deviation = float(image.mean()), float(image.std())
+        mean, deviation = mean_and_deviation(image)
         # Rounding alone can give a constant image a tiny deviation.
         return (mean - 3 * deviation, mean + 3 * deviation) if low < high else (low, low)
     if recipe.normalise == "percentile":
@@ -60,6 +61,11 @@ def intensity_range(
         if inner[0] < inner[1]:
             return inner[0], inner[1]
     return low, high
+
+
+def values_in(image: npt.NDArray[Any], mask: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """[C, n]: those of `image` [C, *axes] where `mask` is True; by channel, for together numpy lists all places."""
+    return np.stack([channel[mask] for channel in image])
 
 
 def equalise(x: npt.NDArray[np.float64], limit: float, apart: bool) -> npt.NDArray[np.float64]:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fewscans.normalise.intensity import values_in
+
 Landmarks = npt.NDArray[np.float64]
 # Percent of the pixels of the foreground.
 PERCENTILES = (1.0, *(float(10 * k) for k in range(1, 10)), 99.0)
@@ -22,7 +24,7 @@ PERCENTILES = (1.0, *(float(10 * k) for k in range(1, 10)), 99.0)
 
 def scan_landmarks(image: npt.NDArray[Any], mask: npt.NDArray[np.bool_] | None = None) -> Landmarks:
     """[11] percentiles of `image` [C, *axes], all channels together, within `mask` [*axes]."""
-    return np.percentile(image if mask is None else image[:, mask], PERCENTILES)
+    return np.percentile(image if mask is None else values_in(image, mask), PERCENTILES)
 
 
 def has_scale(own: Landmarks) -> bool:

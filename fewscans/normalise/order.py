@@ -1,8 +1,8 @@
-"""Percentiles of an image as it is stored: exact, with no copy of it, sorted or as float64."""
+"""Percentiles, mean and deviation of an image as it is stored: with no copy of it, sorted or as float64."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,22 @@ import numpy.typing as npt
 _BLOCK, _SAMPLE = 2**16, 2**12
 # Places of the sample on both sides of a percentile: rarely outside, and few values within.
 _AROUND = 48
+
+
+def blocks(image: npt.NDArray[np.generic]) -> Iterator[npt.NDArray[np.generic]]:
+    """All values, some at a time."""
+    flat = np.ascontiguousarray(image).reshape(-1)
+    for start in range(0, flat.size, _BLOCK):
+        yield flat[start : start + _BLOCK]
+
+
+def mean_and_deviation(image: npt.NDArray[np.generic]) -> tuple[float, float]:
+    """Of all values, by two passes over blocks as float64."""
+    mean = sum(float(block.sum(dtype=np.float64)) for block in blocks(image)) / image.size
+    squares = sum(
+        float(np.square(block.astype(np.float64) - mean).sum()) for block in blocks(image)
+    )
+    return mean, float(np.sqrt(squares / image.size))
 
 
 def percentiles(image: npt.NDArray[np.generic], ranks: Sequence[float]) -> tuple[float, ...]:
@@ -44,8 +60,7 @@ def _neighbours(
     low = sample[first] if first >= 0 else flat.min()
     high = sample[last] if last < sample.size else flat.max()
     below, n, parts = 0, 0, []
-    for start in range(0, flat.size, _BLOCK):
-        block = flat[start : start + _BLOCK]
+    for block in blocks(flat):
         within = block >= low
         below += block.size - int(np.count_nonzero(within))
         within &= block <= high

@@ -93,24 +93,23 @@ def _prepared(
     """(image after `n4` and `foreground`, mask of its foreground where a step wants one, box)."""
     if recipe.n4 is None and not recipe.foreground and not recipe.in_foreground:
         return image, None, None
-    wide = np.asarray(image, dtype=np.float64)
     ct, masked = recipe.normalise == "window", recipe.foreground == "mask"
     if recipe.n4 is not None:
         # The field is that of the whole body, whatever is cropped to.
-        gray = match_channels(wide, 1)[0]
-        wide = correct_bias(wide, gray, foreground_mask(gray, ct), recipe.n4)
+        gray = match_channels(image, 1)[0]
+        image = correct_bias(image, gray, foreground_mask(gray, ct), recipe.n4)
     if masked and (labels is None or not labels.any()):
         raise ValueError("a mask is to be cropped to, and there is none, or an empty one")
     mask = (
         labels > 0
         if masked and labels is not None
-        else foreground_mask(match_channels(wide, 1)[0], ct)
+        else foreground_mask(match_channels(image, 1)[0], ct)
     )
     if not recipe.foreground:
-        return wide, mask, None
+        return image, mask, None
     box = box_of(mask, recipe.margin)
     inside = tuple(slice(*sides) for sides in box)
-    return wide[(slice(None), *inside)], mask[inside], box
+    return image[(slice(None), *inside)], mask[inside], box
 
 
 def _resampled(
