@@ -117,7 +117,9 @@ def peers(kind: str, paths: list[Path], ndim: int, size: int) -> dict[str, Calla
 def measure(kind: str, folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Seconds of all files by each way, and the ratios of neighbours."""
     ndim = 2 if kind.startswith("png") else 3
-    n, shape = given.scans, (given.volume,) * 3 if ndim == 3 else (given.image,) * 2
+    n, shape = given.scans, (given.volume,) * 3
+    if ndim == 2:
+        n, shape = given.pictures, (given.image,) * 2
     if kind.startswith("series"):
         n, shape = given.series, (given.slices, given.image, given.image)
     paths = make_files(kind, folder / "raw", n, shape)
@@ -199,12 +201,13 @@ def main() -> int:
     )
     kinds = [*WRITERS, "two-cores"]
     parser.add_argument("--kinds", nargs="+", choices=kinds, default=kinds)
-    parser.add_argument("--scans", type=int, default=12, help="volumes or pictures of a kind")
+    parser.add_argument("--scans", type=int, default=12, help="volumes of a kind")
+    parser.add_argument("--pictures", type=int, default=100, help="pictures of a kind")
     parser.add_argument("--series", type=int, default=3, help="DICOM series in the folder")
     parser.add_argument("--slices", type=int, default=60, help="slices of a series")
     parser.add_argument("--volume", type=int, nargs="+", default=[96], help="sides of volumes in voxels")  # fmt: skip
     parser.add_argument("--image", type=int, default=512, help="side of an image in pixels")
-    parser.add_argument("--many", type=int, default=160, help="volumes of the measure of two cores")
+    parser.add_argument("--many", type=int, default=700, help="volumes of the measure of two cores")
     parser.add_argument("--size", type=int, default=64, help="side in the store")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, help="write the results to this JSON file")

@@ -38,12 +38,10 @@ def correct_bias(
         field = corrector.GetLogBiasFieldAsImage(whole)
     del whole, within  # each is as large as the scan
     made = np.empty(image.shape, np.float32)
-    logarithm = sitk.GetArrayViewFromImage(field)
+    # A part at a time: as float64 a scan would be several times itself.
     for channel, into in zip(image, made, strict=True):
-        for plane in range(
-            len(channel)
-        ):  # a part at a time: as float64 a scan would be several times itself
-            into[plane] = channel[plane] / np.exp(logarithm[plane].astype(np.float64))
+        for number, part in enumerate(sitk.GetArrayViewFromImage(field)):
+            into[number] = channel[number] / np.exp(part.astype(np.float64))
     return made
 
 
