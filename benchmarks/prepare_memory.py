@@ -1,10 +1,10 @@
 """Peak memory of convert and of normalise, in sizes of the largest scan, for few and for many scans.
 
-Volumes of noise are written as NIfTI (gzipped, int16, with and without a slope, turned to RAS on the way) and as DICOM
-series in one folder; one of them is the largest, the others have half its sides. `convert` and `normalise` of all, in
-one chunk, are a process each; of the first number of NIfTI volumes also by recipes that look for the body and correct
-its bias field. What is told is its peak (VmHWM) above what it holds (VmRSS) when all is imported and a
-small data set was done, over the bytes of the largest scan as it is stored.
+Volumes of a ball in noise are written as NIfTI (gzipped, int16, with and without a slope, turned to RAS on the way) and
+as DICOM series in one folder; one of them is the largest, the others have half its sides. `convert` and `normalise` of
+all, in one chunk, are a process each; of the first number of NIfTI volumes also by recipes that look for the body and
+correct its bias field. What is told is its peak (VmHWM) above what it holds (VmRSS) when all is imported and a small
+data set was done by the same recipe, over the bytes of the largest scan as it is stored.
 
     python benchmarks/prepare_memory.py --out benchmarks/results/prepare_memory.json
 
@@ -36,14 +36,16 @@ MB = 1e6
 
 
 def write(kind: str, path: Path, side: int, seed: int) -> None:
-    """One volume of `side` cubed."""
+    """One volume of `side` cubed: a ball, as bright as tissue, in air that is noisy."""
     if kind == "series":
         from prepare_files import write_series
 
         write_series(path, (side,) * 3, seed, False)
         return
-    noise = np.random.default_rng(seed).integers(-1000, 1000, (side,) * 3, dtype=np.int16)
-    made = nib.Nifti1Image(noise, np.diag([-1.0, 1, 1, 1]))
+    voxels = np.random.default_rng(seed).integers(-1000, -800, (side,) * 3, dtype=np.int16)
+    along = (np.arange(side) - side / 2) ** 2
+    voxels[along[:, None, None] + along[:, None] + along < (0.4 * side) ** 2] += 1500
+    made = nib.Nifti1Image(voxels, np.diag([-1.0, 1, 1, 1]))
     if kind == "nifti-slope":
         made.header.set_slope_inter(2.5, -1024.0)
     nib.save(made, f"{path}.nii.gz")

@@ -51,15 +51,15 @@ def intensity_range(
         return recipe.bounds_hu[0]
     if mask is not None and (inside := values_in(image, mask)).min() < inside.max():
         image = inside
+    if recipe.normalise == "percentile":
+        inner = percentiles(image, recipe.percentiles)
+        if inner[0] < inner[1]:
+            return inner[0], inner[1]
     low, high = float(image.min()), float(image.max())
     if recipe.normalise == "zscore":
         mean, deviation = mean_and_deviation(image)
         # Rounding alone can give a constant image a tiny deviation.
         return (mean - 3 * deviation, mean + 3 * deviation) if low < high else (low, low)
-    if recipe.normalise == "percentile":
-        inner = percentiles(image, recipe.percentiles)
-        if inner[0] < inner[1]:
-            return inner[0], inner[1]
     return low, high
 
 

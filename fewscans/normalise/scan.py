@@ -69,7 +69,10 @@ def normalise_scan(
         x = equalise(scaled, recipe.clahe, apart=len(windows) > 1)
         x = geometry.pad_to_shape(x, recipe.shape.axes, float(x.min()))
     else:
-        padded = geometry.pad_to_shape(resized, recipe.shape.axes, float(ready.min()))
+        short = resized.shape[1:] != recipe.shape.axes
+        padded = geometry.pad_to_shape(
+            resized, recipe.shape.axes, float(ready.min()) if short else 0.0
+        )
         x = _scaled(padded, low, high, windows, curve)
     leads_back = recipe.clahe is None and len(windows) < 2 and curve is None
     return Normalised(x, spacing, (low, high) if leads_back else (math.nan, math.nan), box)
