@@ -17,8 +17,8 @@ rule normalise:
         f"{W}/benchmarks/normalise/{{dataset}}.{{recipe}}.tsv"
     conda:
         "../envs/fewscans.yaml"
-    # Processes, which change no byte: `--set-threads normalise=8` for more, 1 for less memory.
-    threads: 2
+    # Processes, which change no byte: `--set-threads normalise=8` for more.
+    threads: 1
     resources:
         **cost("normalise"),
     params:

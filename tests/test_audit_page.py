@@ -134,7 +134,7 @@ def test_the_page_shows_contradictions_side_by_side(made: Path) -> None:
     assert "twin.png" in words
     assert f"labelled '{NASTY}', train part" in words
     assert part.count("<img") == 2
-    assert "torn1.png of the same patient" in words
+    assert "torn0.png, labelled 'benign', but torn1.png of the same patient is labelled" in words
     other = page.split("In two patients</h3>")[1].split("<h2")[0]
     assert other.count("<img") == 2
     assert "same pixels" in other

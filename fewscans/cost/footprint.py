@@ -30,11 +30,7 @@ class Footprint:
         if rule == "audit":
             return sizes.PLAIN_MB + 0.035 * scans
         if rule == "normalise":
-            # Volumes may be many enough for two processes more.
-            volumes = self.plan.recipes[recipe].ndim == 3
-            return (3 if volumes else 1) * sizes.PLAIN_MB + sizes.store_mb(
-                scans, self.plan.recipes[recipe]
-            )
+            return sizes.PLAIN_MB + sizes.store_mb(scans, self.plan.recipes[recipe])
         if rule in ("aggregate", "learns", "report"):
             return sizes.PLAIN_MB + 200 + 0.25 * sum(1 for _ in self.plan.runs())
         return sizes.PLAIN_MB + 0.01 * scans

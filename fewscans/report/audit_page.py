@@ -33,7 +33,7 @@ def page(audited: Audited, params: AuditPageParams, *, keys: bool) -> str:
         shortcuts=_shortcuts(audited),
         shortcut_method=audited.facts.get("shortcut", ""),
         contradictions=_pairs(audited, names, _opposite(audited.duplicates)),
-        torn=[names.message(text) for text in _torn(audited)],
+        torn=_torn(audited, names),
         kept=params.contradictions == "keep",
         across=_pairs(audited, names, _across(audited.duplicates)),
         others=_pairs(audited, names, _other_patients(audited.duplicates)),
@@ -123,10 +123,11 @@ def _other_patients(pairs: pd.DataFrame) -> pd.DataFrame:
     return pairs[(pairs["patient_a"] != pairs["patient_b"]) & ~shown]
 
 
-def _torn(audited: Audited) -> list[str]:
-    """Contradictions within a patient, whose scans are no duplicates."""
-    said = audited.found("contradiction")["message"]
-    return said[said.str.contains("of the same patient", regex=False)].tolist()
+def _torn(audited: Audited, names: Names) -> list[str]:
+    """Contradictions within a patient, whose scans are no duplicates; each with the scan that it is about."""
+    found = audited.found("contradiction")
+    found = found[found["message"].str.contains("of the same patient", regex=False)]
+    return [f"{names.scan(row.scan)}, {names.message(row.message)}" for row in found.itertuples()]
 
 
 def _pairs(audited: Audited, names: Names, pairs: pd.DataFrame) -> dict[str, Any]:
