@@ -29,7 +29,7 @@ rule normalise:
         out=lambda w, output: str(Path(output.meta).parent),
     shell:
         'python "$SCRIPTS/normalise.py" --params {params.cfg:q} --converted {params.folders:q}'
-        " {params.folds:q} --workers {threads} --out {params.out:q} &> {log:q}"
+        " {params.folds:q} --out {params.out:q} --workers {threads} &> {log:q}"
 
 
 if FITTED:
