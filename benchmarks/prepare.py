@@ -37,7 +37,6 @@ import numpy as np
 import pydicom
 import torch
 from common import now, since, spread, write_results
-from joblib.externals.loky import get_reusable_executor
 from PIL import Image
 from prepare_files import WRITERS
 
@@ -186,7 +185,6 @@ def two_cores(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
                 began = time.perf_counter()
                 normalise(out, 3, given.size, 2, workers)
                 seconds["normalise"].append(time.perf_counter() - began)
-                get_reusable_executor().shutdown()  # each turn starts its processes, as a job does
             if turn:
                 for name, (alone, both) in seconds.items():
                     found[name].append(alone / both)
@@ -207,7 +205,7 @@ def main() -> int:
     parser.add_argument("--slices", type=int, default=60, help="slices of a series")
     parser.add_argument("--volume", type=int, nargs="+", default=[96], help="sides of volumes in voxels")  # fmt: skip
     parser.add_argument("--image", type=int, default=512, help="side of an image in pixels")
-    parser.add_argument("--many", type=int, default=700, help="volumes of the measure of two cores")
+    parser.add_argument("--many", type=int, default=160, help="volumes of the measure of two cores")
     parser.add_argument("--size", type=int, default=64, help="side in the store")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, help="write the results to this JSON file")

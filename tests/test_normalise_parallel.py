@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -15,6 +19,7 @@ from fewscans.convert.chunks import write_chunk
 from fewscans.errors import UserError
 from fewscans.normalise import make_store, write
 from fewscans.normalise.parallel import each
+from tests.slurm.processes import wait_until
 
 
 @pytest.fixture
@@ -38,27 +43,21 @@ def stored(folder, name, workers, **recipe):
 @pytest.mark.parametrize("recipe", [{}, {"normalise": "nyul"}, {"foreground": True, "clahe": 0.01}])
 def test_a_store_by_several_processes_is_the_same_bytes(volumes, monkeypatch, recipe):
     used = []
-    monkeypatch.setattr(
-        write, "each", lambda function, items, workers: used.append(workers) or each(function, items, workers)
-    )  # fmt: skip
+
+    def noted(function, items, workers):
+        made = each(partial(with_process, function), items, workers)
+        used.append({process for process, _ in made})
+        return [one for _, one in made]
+
+    monkeypatch.setattr(write, "each", noted)
     expected = stored(volumes, "one", 1, **recipe)
-    monkeypatch.setattr(write, "_at_once", lambda kept, recipe, workers: workers)
     assert stored(volumes, "three", 3, **recipe) == expected
-    assert used == [1, 3]
+    assert used[0] == {os.getpid()}
+    assert 0 < len(used[1] - used[0]) == len(used[1]) <= 3
 
 
-def test_few_scans_are_not_worth_a_process(volumes, monkeypatch):
-    used = []
-    monkeypatch.setattr(
-        write, "each", lambda function, items, workers: used.append(workers) or each(function, items, 1)
-    )  # fmt: skip
-    stored(volumes, "two", 8)
-    shape = [512, 512, 512]
-    many = write.pd.DataFrame({"shape": [shape] * 4})
-    assert used == [1]
-    assert write._at_once(many, RecipeSettings(size=16, ndim=3), 8) == 4
-    assert write._at_once(many[:1], RecipeSettings(size=16, ndim=3), 8) == 1
-    assert write._at_once(many, RecipeSettings(size=16, ndim=3), 2) == 2
+def with_process(function, item):
+    return os.getpid(), function(item)
 
 
 def end(item):
@@ -75,9 +74,47 @@ def test_a_killed_process_is_told_in_words():
         each(end, range(6), 2)
 
 
+def one_over(item):
+    return 1 / item
+
+
 def test_what_a_scan_raises_comes_out_as_it_is(volumes):
     (volumes / "0/pixels.bin").write_bytes(b"short")
     with pytest.raises(UserError, match="cut short"):
         stored(volumes, "one", 2)
     with pytest.raises(ZeroDivisionError):
-        each(lambda item: 1 / item, [1, 0], 2)
+        each(one_over, [1, 0], 2)
+
+
+SLEEPERS = """
+import os, sys, time
+from pathlib import Path
+from fewscans.normalise.parallel import each
+from tests.slurm.processes import wait_until
+
+def sleep(item):
+    Path(sys.argv[1], str(os.getpid())).touch()
+    time.sleep(600)
+
+each(sleep, range(2), 2)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills processes with their parent")
+def test_processes_end_with_one_that_is_killed(tmp_path):
+    parent = subprocess.Popen([sys.executable, "-c", SLEEPERS, str(tmp_path)])
+    try:
+        wait_until("both", lambda: len(list(tmp_path.iterdir())) == 2)
+    finally:
+        parent.kill()
+        parent.wait()
+    children = [int(path.name) for path in tmp_path.iterdir()]
+    wait_until("their end", lambda: not any(map(runs, children)))
+
+
+def runs(process):
+    """Whether it is there, and not only waiting to be buried."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

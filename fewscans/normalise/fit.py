@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from fewscans.config.recipe import RecipeSettings
 from fewscans.config.stages import NormaliseParams
 from fewscans.contracts import read_table
 from fewscans.convert import log
@@ -47,13 +49,8 @@ def fit(
     """
     rows = kept if (scans := chosen(params, folds)) is None else kept[kept["scan"].isin(scans)]
     rows = rows.sort_values("scan")
-
-    def own_landmarks(row: dict[str, Any]) -> nyul.Landmarks:
-        return landmarks_of(read_pixels(row), params.recipe, read_mask(row))
-
-    found = dict(
-        zip(rows["scan"], each(own_landmarks, rows.to_dict("records"), workers), strict=True)
-    )
+    landmarks = partial(_landmarks, read_pixels, read_mask, params.recipe)
+    found = dict(zip(rows["scan"], each(landmarks, rows.to_dict("records"), workers), strict=True))
     used = {scan: own for scan, own in found.items() if nyul.has_scale(own)}
     whose = f"data set {params.dataset}" + (f", fold {params.fold}" if params.fold else "")
     if not used:
@@ -72,6 +69,12 @@ def fit(
         "digest": digest([[scan, pixels[scan]] for scan in used]),
         "scans": list(used),
     }
+
+
+def _landmarks(
+    read_pixels: ReadPixels, read_mask: ReadMask, recipe: RecipeSettings, row: dict[str, Any]
+) -> nyul.Landmarks:
+    return landmarks_of(read_pixels(row), recipe, read_mask(row))
 
 
 def chosen(params: NormaliseParams, folds: Sequence[Path]) -> set[str] | None:

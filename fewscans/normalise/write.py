@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,9 +56,9 @@ def make_store(
     if kept.empty:
         raise UserError(f"data set {params.dataset}: no readable scan to make a store of.")
     check_scans(kept, params)
-    at_once, fitted = _at_once(kept, recipe, workers), None
+    fitted = None
     if recipe.is_fitted:
-        fitted = fit(kept, read_values, partial(_mask, recipe), params, folds, at_once)
+        fitted = fit(kept, read_values, partial(_mask, recipe), params, folds, workers)
     dtype = "uint8" if set(kept["dtype"]) == {"uint8"} else "int16"
     out.mkdir(parents=True, exist_ok=True)
     (out / SEAL).unlink(missing_ok=True)
@@ -71,7 +70,7 @@ def make_store(
         np.lib.format.write_array_header_1_0(voxels, header)
         voxels.flush()
         write = _Row(temporary, voxels.tell(), kind, recipe, standard)
-        rows = each(write, enumerate(kept.to_dict("records")), at_once)
+        rows = each(write, enumerate(kept.to_dict("records")), workers)
     columns = [*COLUMNS["rows"], *(["box"] if recipe.foreground else [])]
     frame = pd.DataFrame(rows, columns=columns)
     write_table(out / ROWS, "rows", frame, dataset=params.dataset)
@@ -94,14 +93,6 @@ def make_store(
 def _mask(recipe: RecipeSettings, row: Any) -> npt.NDArray[np.unsignedinteger] | None:
     """The scan's mask, where the recipe crops to it."""
     return read_mask(row) if recipe.foreground == "mask" else None
-
-
-def _at_once(kept: pd.DataFrame, recipe: RecipeSettings, workers: int) -> int:
-    """Processes that pay: to start them takes some seconds, in which one does so many values."""
-    slow = recipe.foreground or recipe.in_foreground or recipe.clahe is not None
-    few = 2**22 if recipe.n4 is not None else 2**26 if slow else 2**29
-    values = sum(math.prod(shape) for shape in kept["shape"])
-    return 1 if values < few else min(workers, len(kept))
 
 
 @dataclass(frozen=True)
