@@ -1,4 +1,4 @@
-"""DICOM's basic application level confidentiality profile (PS3.15 table E.1-1, edition 2024b), and what is done here.
+"""DICOM's basic application level confidentiality profile (PS3.15 table E.1-1, edition 2026d), and what is done here.
 
 ``annex_e.csv`` has `tag, name, action`; ``xx`` stands for any even number of a repeating group, ``gggg,eeee`` for all
 private attributes. Actions (table E.1-1a): X remove, Z empty, D dummy, U another UID; several: by the type of the
@@ -12,7 +12,7 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
-EDITION = "2024b"
+EDITION = "2026d"
 NEVER = "never passed on"
 DAYS = "days from the patient's first date are passed on, the date is not"
 STACKED = "tells which slices belong together; not passed on"
