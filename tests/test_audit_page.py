@@ -196,7 +196,24 @@ def test_every_field_of_the_config_has_its_question() -> None:
 def test_the_claim_list_has_44_items_and_says_what_is_known(made: Path) -> None:
     rows = sheet(made)["claim_2024"]
     assert [row["item"] for row in rows] == list(range(1, 45))
+    # Items of each part, and the first of it, as in the table of Tejani et al. 2024.
+    parts = {
+        "Title and abstract": (1, 2), "Introduction": (3, 2), "Study design": (5, 2), "Data": (7, 7),
+        "Reference standard": (14, 5), "Data partitions": (19, 2), "Testing data": (21, 1), "Model": (22, 3),
+        "Training": (25, 3), "Evaluation": (28, 7), "Results: data": (35, 2),
+        "Results: performance of the model": (37, 3), "Discussion": (40, 2), "Other": (42, 3),
+    }  # fmt: skip
+    held: dict[str, list[int]] = {}
+    for row in rows:
+        held.setdefault(row["section"], []).append(row["item"])
+    assert {part: (items[0], len(items)) for part, items in held.items()} == parts
     by_name = {row["asked"]: row for row in rows}
+    # Items that are easily mistaken for their neighbours, or for those of the list of 2020, which had 42.
+    for number, asked in {
+        13: "Acquisition protocol", 18: "Variability between and within raters", 21: "Intended sample size",
+        31: "Explainability", 34: "Trial registration", 39: "Analysis of failures", 44: "Funding, role of funders",
+    }.items():  # fmt: skip
+        assert by_name[asked]["item"] == number
     assert by_name["Patients and scans included and excluded"]["said"] == (
         "45 scans, 44 patients; 1 files left out, 3 labels taken out"
     )

@@ -1,7 +1,8 @@
 """CLAIM 2024 as a list to go through: which item the run answers, and where; which only the authors can.
 
 Tejani et al., "Checklist for Artificial Intelligence in Medical Imaging (CLAIM): 2024 update", Radiology: Artificial
-Intelligence 6(4), e240300. Items are named in short; their wording is the paper's.
+Intelligence 6(4), e240300. Items are named in short, in our words; the paper has its own. Their numbers, order and
+parts were held against two transcriptions of its table and a summary of it: all 44 agree (docs/notes/0014-privacy.md).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ SHEET, PAGE = "data sheet", "audit page"
 ITEMS: dict[str, tuple[tuple[str, str], ...]] = {
     "Title and abstract": (
         ("Named as a study of AI, with its kind", AUTHORS),
-        ("Structured summary", f"{REPORT}: the answer in words; the rest is yours"),
+        ("Summary of the study", f"{REPORT}: the answer in words; the rest is yours"),
     ),
     "Introduction": (
         ("Background, intended use and role", AUTHORS),
@@ -48,7 +49,7 @@ ITEMS: dict[str, tuple[tuple[str, str], ...]] = {
     "Data partitions": (
         ("How data were assigned", f"{REPORT}: folds; `results/plan.json`"),
         (
-            "Level at which partitions are disjoint",
+            "Unit that no two partitions share",
             f"{PAGE}: groups of patients joined by duplicates",
         ),
     ),
@@ -74,19 +75,21 @@ ITEMS: dict[str, tuple[tuple[str, str], ...]] = {
         ("External data", AUTHORS),
         ("Trial registration", AUTHORS),
     ),
-    "Results": (
+    "Results: data": (
         ("Patients and scans included and excluded", f"{SHEET}: preprocessing"),
         (
             "Characteristics in each partition",
             f"{PAGE}: classes by part and site; demographics are yours",
         ),
+    ),
+    "Results: performance of the model": (
         ("Performance with uncertainty", f"{TABLE}"),
         ("Diagnostic performance and its precision", f"{TABLE}"),
         ("Analysis of failures", AUTHORS),
     ),
     "Discussion": (
         ("Limitations", f"{SHEET}: uses"),
-        ("Implications for practice", AUTHORS),
+        ("Implications for practice, clinical role", AUTHORS),
     ),
     "Other": (
         ("Protocol or further technical details", "config and `results/plan.json`"),
@@ -117,7 +120,7 @@ def _said(facts: Mapping[str, Any], sections: list[dict[str, Any]]) -> dict[str,
         "Definition": answers["datasheet.labelling"],
         "Source of annotations": answers["datasheet.labelling"],
         "Missing data": f"{facts['unlabelled']} scans without a label",
-        "Level at which partitions are disjoint": f"{facts['groups']} groups",
+        "Unit that no two partitions share": f"{facts['groups']} groups",
         "Patients and scans included and excluded": (
             f"{facts['scans']} scans, {patients}; {left_out} files left out, "
             f"{facts['labels_taken_out']} labels taken out"
