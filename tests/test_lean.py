@@ -62,8 +62,8 @@ def test_percentiles_of_many_values_whatever_the_sample_says_of_them(kind, dtype
     expected = tuple(np.percentile(image.astype(np.float64), ranks))
     monkeypatch.setattr(order, "_BLOCK", 1000)
     assert percentiles(image, ranks) == expected
-    monkeypatch.setattr(order, "_AROUND", 1)  # the place is often not between the two values
-    monkeypatch.setattr(order, "_SAMPLE", 50)
+    monkeypatch.setattr(order, "_AROUND", 0.1)  # the place is often not between the two values
+    monkeypatch.setattr(order, "_LARGE", 50)
     assert percentiles(image, ranks) == expected
 
 

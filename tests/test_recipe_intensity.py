@@ -16,7 +16,7 @@ from fewscans.config.recipe import WINDOWS_HU, RecipeSettings
 from fewscans.config.stages import NormaliseParams
 from fewscans.errors import UserError
 from fewscans.normalise import make_store, match_channels, normalise_scan
-from fewscans.normalise.bias import correct_bias
+from fewscans.normalise.bias import correct_bias, one_thread
 from fewscans.normalise.foreground import foreground_mask
 from fewscans.plan import expand
 from fewscans.store import Store
@@ -126,6 +126,25 @@ def test_n4_finds_the_field_that_was_put_on(shape):
     assert np.corrcoef(found, np.log(field[mask]))[0, 1] > 0.95
     spread = lambda x: x[mask & (image[0] / field > 250)].std() / x[mask].mean()  # noqa: E731
     assert spread(made[0]) < 0.5 * spread(image[0])
+
+
+@pytest.mark.parametrize("shape", [(96, 81), (40, 37, 6), (48, 48, 48)])
+def test_n4_divides_by_the_field_that_itk_has_at_full_size(shape):
+    image, _, mask = shaded(shape)
+    gray = (image[0] * 10).astype(np.int16)
+    inside = mask & (gray > 0)
+    made = correct_bias(gray[None], gray, mask, 4)[0]
+    whole, within = (
+        sitk.GetImageFromArray(gray.astype(np.float32)),
+        sitk.GetImageFromArray(inside.astype(np.uint8)),
+    )
+    factors = [max(1, min(4, n // 8)) for n in whole.GetSize()]
+    n4 = sitk.N4BiasFieldCorrectionImageFilter()
+    with one_thread():
+        n4.Execute(sitk.Shrink(whole, factors), sitk.Shrink(within, factors))
+    log_field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(whole))
+    np.testing.assert_allclose(np.log(gray[inside] / made[inside]), log_field[inside], atol=5e-5)
+    assert np.ptp(log_field[inside]) > 0.3
 
 
 def test_n4_gives_the_same_bytes_with_any_number_of_threads():

@@ -29,7 +29,7 @@ from fewscans.convert.mosaic import cut_tile
 from fewscans.convert.quiet import quiet
 from fewscans.convert.series import Volume, find_volumes
 from fewscans.convert.stack import Stack, arrange, make_even, move_plane
-from fewscans.convert.volume import to_ras, turned_affine
+from fewscans.convert.volume import empty_as_ras, to_ras, turned_affine
 
 Array = npt.NDArray[np.generic]
 
@@ -96,7 +96,9 @@ def _stored(stack: Stack) -> tuple[Array, list[Meta], tuple[str, ...]]:
     for frame, pixels, meta in _planes([frame for place in stack.places for frame in place]):
         k = place_of[id(frame)]
         if voxels is None:
-            voxels = np.empty((pixels.shape[0], len(stack.places), *pixels.shape[1:]), pixels.dtype)
+            voxels = empty_as_ras(
+                (pixels.shape[0], len(stack.places), *pixels.shape[1:]), pixels.dtype, stack.affine
+            )
         if pixels.shape != (voxels.shape[0], *voxels.shape[2:]):
             raise Unreadable(f"a slice of shape {pixels.shape} among others of {voxels.shape[2:]}")
         if k in metas:

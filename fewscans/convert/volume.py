@@ -66,6 +66,25 @@ def to_ras(
     return nib.orientations.apply_orientation(array, turn), spacing, notes
 
 
+def empty_as_ras(
+    shape: Sequence[int], dtype: npt.DTypeLike, affine: np.ndarray
+) -> npt.NDArray[np.generic]:
+    """An array [C, D, H, W] to be filled, which `to_ras` only has to look at from another side: it lies there as RAS.
+
+    `affine` leads from voxels (x, y, z), the last axes backwards, to RAS in mm.
+    """
+    import nibabel as nib
+
+    turn = nib.orientations.io_orientation(affine)
+    if not np.isfinite(turn).all():
+        return np.empty(shape, dtype)  # refused by `to_ras`
+    spatial = tuple(shape[:0:-1])
+    turned = tuple(spatial[int(axis)] for axis in np.argsort(turn[:, 0]))
+    made = np.empty((shape[0], *turned[::-1]), dtype).transpose(3, 2, 1, 0)
+    back = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), turn)
+    return nib.orientations.apply_orientation(made, back).transpose(3, 2, 1, 0)
+
+
 def turned_affine(
     shape: Sequence[int], affine: np.ndarray, unit_mm: float = 1.0
 ) -> npt.NDArray[np.float64]:
