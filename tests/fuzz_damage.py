@@ -152,6 +152,17 @@ def _splice(rng: np.random.Generator, data: bytes) -> bytes:
 _CHANGES = {"flip": _flip, "cut": _cut, "lie": _lie, "huge": _huge, "splice": _splice}
 
 
+def repeated(first: bytes, part: bytes, n: int, last: bytes = b"", wrapper: int = -15) -> bytes:
+    """`first`, `n` times `part` and `last` as one packed stream, of zlib (15), gzip (31) or bare (-15).
+
+    A part is packed once, so gigabytes are there at once.
+    """
+    machine = zlib.compressobj(9, zlib.DEFLATED, wrapper)
+    head = machine.compress(first) + machine.flush(zlib.Z_FULL_FLUSH)
+    block = machine.compress(part) + machine.flush(zlib.Z_FULL_FLUSH)
+    return head + block * n + machine.compress(last) + machine.flush()
+
+
 def _zeros(wrapper: int) -> bytes:
     """A packed stream of a gigabyte of zeros in a megabyte, with a header of zlib (15) or gzip (31), and no end."""
     machine = zlib.compressobj(1, zlib.DEFLATED, wrapper)
