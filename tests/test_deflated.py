@@ -13,7 +13,7 @@ import pydicom
 import pytest
 from conftest import dicom_file
 from convert_factory import reason
-from fuzz_damage import repeated
+from fuzz_bombs import repeated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.uid import DeflatedExplicitVRLittleEndian
