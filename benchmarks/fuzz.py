@@ -3,11 +3,12 @@
     python benchmarks/fuzz.py [--files 2000] [--readers nii dicom ...] [--seed 1] [--out benchmarks/results/fuzz.json]
 
 Small files of each kind are flipped, cut short, spliced, given other numbers and sizes in their headers, and
-packed gigabytes; headers of images mean another size or depth; within gzip, zip and PNG with checksums that are
-right, too. The process that reads them has 10 s of the processor for each and 4 GB beyond its start; over 2 GB
-resident counts as a failure. Silent is: more voxels than there are bytes, a cut file with other voxels, fewer voxels
-than before by a header's word without a note, an image of another size than its data. Exit code 1 where anything
-failed. The results file is written after each reader; what it has of others stays, so that a run may be spread.
+packed gigabytes (the first cases of a reader are such bombs, one for each packed file); headers of images mean
+another size or depth; within gzip, zip and PNG with checksums that are right, too. The process that reads them has
+10 s of the processor for each and 4 GB beyond its start; over 2 GB resident counts as a failure. Silent is: more
+voxels than there are bytes, a cut file with other voxels, fewer voxels than before by a header's word without a
+note, an image of another size than its data. Exit code 1 where anything failed. The results file is written after
+each reader; what it has of others stays, so that a run may be spread.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterable
 
 import numpy as np
+from fuzz_bombs import bomb, is_bombable, with_checksums
 from fuzz_files import Files
 from lies import LIES, lie
 
@@ -38,7 +39,6 @@ _WORDS = (
     "(",
     "9" * 400,
 )
-_ZEROS_MB = 1000
 
 
 def damage(rng: np.random.Generator, reader: str, files: Files) -> tuple[str, Files]:
@@ -46,17 +46,26 @@ def damage(rng: np.random.Generator, reader: str, files: Files) -> tuple[str, Fi
     if reader in LIES and rng.random() < _LIE_SHARE:
         return "deny", {name: lie(rng, reader, data) for name, data in files.items()}
     kind = str(rng.choice(KINDS, p=_SHARES))
+    if kind == "bomb" and is_packed(files):
+        return kind, blow_up(rng, files)
+    if kind == "bomb":
+        kind = "huge"
     name = str(rng.choice(sorted(files)))
     data = files[name]
-    if kind == "bomb":
-        made = _bomb(data)
-        if made is None:
-            kind = "huge"
-        else:
-            return kind, {**files, name: made}
     inside = rng.random() < 0.6
     made = _changed(rng, kind, data, inside)
     return kind, {**files, name: made}
+
+
+def is_packed(files: Files) -> bool:
+    """Whether one of the files can be made a bomb."""
+    return any(is_bombable(data) for data in files.values())
+
+
+def blow_up(rng: np.random.Generator, files: Files) -> Files:
+    """`files`, one of them with a packed gigabyte."""
+    name = str(rng.choice(sorted(name for name, data in files.items() if is_bombable(data))))
+    return {**files, name: bomb(rng, files[name])}
 
 
 def _changed(rng: np.random.Generator, kind: str, data: bytes, inside: bool) -> bytes:
@@ -68,7 +77,7 @@ def _changed(rng: np.random.Generator, kind: str, data: bytes, inside: bool) -> 
     if inside and data[:4] == b"\x89PNG" and rng.random() < 0.5:
         return _with_rows(rng, kind, data)
     made = _CHANGES[kind](rng, data)
-    return _with_checksums(made) if inside and made[:4] == b"\x89PNG" else made
+    return with_checksums(made) if inside and made[:4] == b"\x89PNG" else made
 
 
 def _with_rows(rng: np.random.Generator, kind: str, data: bytes) -> bytes:
@@ -77,7 +86,7 @@ def _with_rows(rng: np.random.Generator, kind: str, data: bytes) -> bytes:
     end = at + 4 + int.from_bytes(data[at - 4 : at], "big")
     packed = zlib.compress(_CHANGES[kind](rng, zlib.decompress(data[at + 4 : end])), 1)
     length = len(packed).to_bytes(4, "big")
-    return _with_checksums(data[: at - 4] + length + b"IDAT" + packed + data[end:])
+    return with_checksums(data[: at - 4] + length + b"IDAT" + packed + data[end:])
 
 
 def _rezip(rng: np.random.Generator, kind: str, data: bytes) -> bytes:
@@ -150,49 +159,3 @@ def _splice(rng: np.random.Generator, data: bytes) -> bytes:
 
 
 _CHANGES = {"flip": _flip, "cut": _cut, "lie": _lie, "huge": _huge, "splice": _splice}
-
-
-def _zeros(wrapper: int) -> bytes:
-    """A packed stream of a gigabyte of zeros in a megabyte, with a header of zlib (15) or gzip (31), and no end."""
-    machine = zlib.compressobj(1, zlib.DEFLATED, wrapper)
-    head = machine.compress(b"") + machine.flush(zlib.Z_FULL_FLUSH)
-    block = machine.compress(bytes(2**20)) + machine.flush(zlib.Z_FULL_FLUSH)
-    return head + block * _ZEROS_MB
-
-
-def _bomb(data: bytes) -> bytes | None:
-    """The same file with a packed gigabyte behind what it holds, or in its place; None where nothing is packed."""
-    if data[:2] == b"\x1f\x8b":
-        return gzip.compress(gzip.decompress(data)[:400], mtime=0) + _zeros(31)
-    if data[:4] == b"NRRD" and b"encoding: gzip" in data and b"data file" not in data:
-        return data[: data.index(b"\n\n") + 2] + _zeros(31)
-    if data[:4] == b"Obje" and b"LOCAL" in data and b"CompressedData = True" in data:
-        return data[: data.index(b"LOCAL") + 6] + _zeros(15)
-    if data[:4] == b"\x89PNG":
-        at = data.index(b"IDAT")
-        packed = _zeros(15)
-        head = data[:16] + struct.pack(">II", 6000, 6000) + data[24 : at - 4]
-        return _with_checksums(head + struct.pack(">I", len(packed)) + b"IDAT" + packed + bytes(4))
-    if data[:2] == b"PK":
-        made = io.BytesIO()
-        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as new:
-            head = io.BytesIO()
-            np.lib.format.write_array_header_1_0(
-                head, {"descr": "|u1", "fortran_order": False, "shape": (1, 4000, 4000, 4000)}
-            )
-            new.writestr("train_images.npy", head.getvalue() + bytes(2**26))
-        return made.getvalue()
-    return None
-
-
-def _with_checksums(data: bytes) -> bytes:
-    """A PNG whose chunks have the right CRC, as far as their lengths make sense."""
-    made, at = bytearray(data), 8
-    while at + 12 <= len(made):
-        length = int.from_bytes(made[at : at + 4], "big")
-        end = at + 8 + length
-        if end + 4 > len(made):
-            break
-        made[end : end + 4] = zlib.crc32(made[at + 4 : end]).to_bytes(4, "big")
-        at = end + 4
-    return bytes(made)

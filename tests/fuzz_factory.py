@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fuzz_damage import damage
+from fuzz_damage import blow_up, damage, is_packed
 from fuzz_files import READERS, Files, read_files
 from lies import LIES
 
@@ -36,8 +36,11 @@ COUNTED = ("dicom", "nii", "nii.gz", "hdr", "nrrd", "mha", "npy")
 
 
 def case(seed: int, reader: str, number: int, bases: list[Files]) -> tuple[str, int, Files]:
-    """(kind of damage, which of `bases`, files) of a case."""
+    """(kind of damage, which of `bases`, files) of a case; the first are bombs, one of each base that is packed."""
     rng = np.random.default_rng([seed, zlib.crc32(reader.encode()), number])
+    packed = [which for which, files in enumerate(bases) if is_packed(files)]
+    if number < len(packed):
+        return "bomb", packed[number], blow_up(rng, bases[packed[number]])
     base = int(rng.integers(len(bases)))
     kind, files = damage(rng, reader, bases[base])
     return kind, base, files
@@ -200,8 +203,9 @@ def summary(facts: list[dict]) -> list[dict]:
         mine = [fact for fact in facts if fact["reader"] == reader]
         seen = Counter(fact["outcome"].partition(":")[0] for fact in mine)
         made.append({
-            "reader": reader, "files": len(mine), "answers": seen["answer"], "refused": seen["refused"],
-            "crashes": seen["crash"], "hangs": seen["hang"], "silent": seen["silent"],
+            "reader": reader, "files": len(mine),
+            "bombs": sum(fact["kind"] == "bomb" for fact in mine), "answers": seen["answer"],
+            "refused": seen["refused"], "crashes": seen["crash"], "hangs": seen["hang"], "silent": seen["silent"],
             "memory": seen["memory"], "other_errors": seen["error"], "peak_mb": max(fact["peak_mb"] for fact in mine),
             "bad": [fact for fact in mine if fact["outcome"] not in ("answer", "refused")],
         })  # fmt: skip

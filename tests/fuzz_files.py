@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from conftest import dicom_file
+from convert_factory import raw_png
 from PIL import Image
 
 Files = dict[str, bytes]
@@ -35,6 +36,12 @@ def _images(
         return [_pillow(kind, **options)(folder, pixels) for pixels, options in cases]
 
     return make
+
+
+def _png(folder: Path) -> list[Files]:
+    """What Pillow writes, and gray of 16 bits with alpha."""
+    files = _images("PNG", (GRAY, {}), (DEEP, {}), (COLOUR, {}))(folder)
+    return [*files, {"a": raw_png(np.stack([DEEP, DEEP.T.reshape(DEEP.shape)], axis=-1), 4)}]
 
 
 def _folder(folder: Path, write: Callable[[Path], object]) -> Files:
@@ -152,7 +159,7 @@ def _analyze(folder: Path) -> list[Files]:
 
 # Reader -> its files; in each case the scan is the first name in order, or the folder.
 READERS: dict[str, Callable[[Path], list[Files]]] = {
-    "png": _images("PNG", (GRAY, {}), (DEEP, {}), (COLOUR, {})),
+    "png": _png,
     "jpeg": _images("JPEG", (GRAY, {}), (COLOUR, {}), (COLOUR, {"progressive": True})),
     "tiff": _images("TIFF", (GRAY, {}), (DEEP, {}), (COLOUR, {"compression": "tiff_lzw"}),
                     (DEEP, {"compression": "tiff_adobe_deflate"}), (GRAY, {"compression": "packbits"})),

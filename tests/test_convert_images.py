@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from convert_factory import COLOUR, DEEP, GRAY, RNG, SMALL, reason, save
+from convert_factory import COLOUR, DEEP, GRAY, RNG, SMALL, raw_png, reason, save
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -44,6 +44,76 @@ def test_16_bit_colour_is_not_cut_down_to_8(tmp_path, kind):
     scan = read(path)
     assert scan.array.dtype == np.uint16
     np.testing.assert_array_equal(scan.array, np.moveaxis(array, -1, 0))
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("alpha", [0, 300, 65535])
+def test_16_bit_gray_with_alpha_is_not_cut_down_to_8(tmp_path, alpha, interlaced):
+    pixels = np.stack([DEEP, np.full_like(DEEP, alpha)], axis=-1)
+    (tmp_path / "a").write_bytes(raw_png(pixels, 4, interlaced))
+    scan = read(tmp_path / "a")
+    assert scan.array.dtype == np.uint16
+    np.testing.assert_array_equal(scan.array, DEEP[None])
+    assert (scan.meta.mode, scan.meta.bits, scan.meta.notes) == ("LA;16", 16, ())
+
+
+def test_other_alpha_of_16_bit_gray_is_put_on_black(tmp_path):
+    alpha = RNG.integers(0, 65536, (5, 7), dtype=np.uint16)
+    (tmp_path / "a").write_bytes(raw_png(np.stack([DEEP, alpha], axis=-1), 4))
+    scan = read(tmp_path / "a")
+    np.testing.assert_array_equal(scan.array[0], np.floor(DEEP.astype(float) * alpha / 65535 + 0.5))
+    assert scan.meta.notes == ("alpha was put on black",)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("colour", [2, 4, 6])
+def test_16_bit_with_colour_or_alpha_is_turned_as_8_bit_is(tmp_path, orientation, colour):
+    samples = {2: 3, 4: 2, 6: 4}[colour]
+    pixels = RNG.integers(0, 256, (5, 7, samples), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[274] = orientation
+    chunk = (b"eXIf", exif.tobytes()[6:])
+    for name, array in (("a", pixels), ("b", pixels.astype(np.uint16) * 257)):
+        if samples in (2, 4):
+            array[..., -1] = 7
+        (tmp_path / name).write_bytes(raw_png(array, colour, False, chunk))
+    few, deep = (read(tmp_path / name).array for name in "ab")
+    np.testing.assert_array_equal(deep, few.astype(np.uint16) * 257)
+
+
+@pytest.mark.parametrize(
+    "options", [{"planarconfig": "separate"}, {"tile": (16, 16)}, {"extratags": [(274, "H", 1, 6, True)]}], ids=str
+)  # fmt: skip
+def test_16_bit_colour_that_would_be_cut_down_to_8_is_refused(tmp_path, options):
+    tifffile = pytest.importorskip("tifffile", reason="writes tiles and planes")
+    array = RNG.integers(0, 65536, (16, 20, 3), dtype=np.uint16)
+    if "planarconfig" in options:
+        array = np.moveaxis(array, -1, 0)
+    tifffile.imwrite(tmp_path / "a", array, photometric="rgb", **options)
+    assert "16-bit colour in tiles, planes or turned is not read" in reason(tmp_path / "a")
+
+
+def test_the_fourth_sample_of_16_bit_colour_is_what_it_is_said_to_be(tmp_path):
+    tifffile = pytest.importorskip("tifffile", reason="writes the tag ExtraSamples")
+    array = RNG.integers(0, 65536, (5, 7, 4), dtype=np.uint16)
+    colour = np.moveaxis(array[..., :3], -1, 0)
+    for kind, expected, notes in (
+        ("unspecified", colour, ()),
+        ("assocalpha", colour, ("alpha was put on black",)),
+        ("unassalpha", np.floor(colour.astype(float) * array[..., 3] / 65535 + 0.5), ("alpha was put on black",)),
+    ):  # fmt: skip
+        tifffile.imwrite(tmp_path / "a", array, photometric="rgb", extrasamples=[kind])
+        scan = read(tmp_path / "a")
+        np.testing.assert_array_equal(scan.array, expected)
+        assert scan.meta.notes == notes
+
+
+def test_tiff_of_16_bit_gray_with_alpha_is_refused(tmp_path):
+    tifffile = pytest.importorskip("tifffile", reason="writes the tag ExtraSamples")
+    pixels = np.stack([DEEP, DEEP], axis=-1)
+    options = {"planarconfig": "contig", "extrasamples": ["unassalpha"]}
+    tifffile.imwrite(tmp_path / "a", pixels, photometric="minisblack", **options)
+    assert "TIFF of a kind that is not read" in reason(tmp_path / "a")
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "int32", "float32"])

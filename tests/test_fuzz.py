@@ -6,7 +6,9 @@ import gzip
 import io
 import struct
 import zipfile
+import zlib
 
+import fuzz_bombs
 import numpy as np
 import pytest
 from fuzz_factory import case, fuzz, judge, summary
@@ -14,6 +16,7 @@ from fuzz_files import BODY, DEEP, READERS
 
 from fewscans.convert import Meta, Scan, Unreadable, decoding, read
 from fewscans.convert.npz import read_members
+from fewscans.convert.tiff import _unpacks_to
 from fewscans.errors import UserError
 
 
@@ -30,6 +33,22 @@ def test_damaged_files_give_a_refusal_or_a_right_answer(found, reader):
     assert found[reader]["answers"] + found[reader]["refused"] == found[reader]["files"] == 30
     assert found[reader]["answers"] > 0
     assert found[reader]["refused"] > 0
+
+
+@pytest.mark.parametrize("reader", ["png", "tiff", "dicom", "nii.gz", "nrrd", "mha", "npz"])
+def test_bombs_are_among_them_wherever_files_are_packed(found, reader):
+    assert found[reader]["bombs"] > 0
+
+
+def test_a_bomb_is_one(tmp_path):
+    """A gigabyte, or what libtiff finds of it in a row as long as it makes."""
+    n = 2**26
+    assert _unpacks_to(fuzz_bombs._lzw_zeros(), n, 5, 1)
+    for kind in (15, 31, -15):
+        machine = zlib.decompressobj(kind)
+        bomb = fuzz_bombs.repeated(b"first", bytes(2**20), 1000, b"last", kind)
+        assert machine.decompress(bomb, n) == b"first" + bytes(n - 5)
+        assert len(bomb) < 2**21
 
 
 def test_a_case_is_the_same_each_time_and_no_other(tmp_path):

@@ -230,10 +230,8 @@ def test_the_header_of_a_slice_is_parsed_once_and_again_when_the_file_has_change
     series = Series(write_dicom, tmp_path / "raw" / "a" / "b")
     series.body()
     parsed = []
-    read = headers.read_partial
-    monkeypatch.setattr(
-        headers, "read_partial", lambda handle, *a, **k: parsed.append(handle.name) or read(handle, *a, **k)
-    )  # fmt: skip
+    read = headers.parse
+    monkeypatch.setattr(headers, "parse", lambda path, *a: parsed.append(path) or read(path, *a))
     given = ConvertParams(dataset="d", root=str(tmp_path / "raw"), ndim=3)
     write_chunk(given, tmp_path / "0")
     assert len(parsed) == len(set(parsed)) == len(BODY)

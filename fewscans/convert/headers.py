@@ -4,29 +4,25 @@ from __future__ import annotations
 
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-import pydicom
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset as read_elements
-from pydicom.filereader import read_partial
 from pydicom.multival import MultiValue
-from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from fewscans.convert import Unreadable
+from fewscans.convert.deflated import PIXEL_TAGS, Stream, parse
 
-if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
-
-_PIXEL_TAGS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}  # fmt: skip
 _SIGNED = 0x00280103
 # Headers that are kept, some 40 KB each. Files of a folder with more are parsed twice.
 _KEPT = 512
 # Values that are kept, and how long one may be in bytes.
 _VALUES: dict[Any, Any] = {}
 _MOST_VALUES, _LONGEST = 4096, 256
+# Bytes that are unpacked at most, and so many more than rows, columns and frames need: what follows the pixels.
+_MOST_BYTES, _MOST_BEYOND = 2**29, 2**24
 
 
 class Header:
@@ -40,15 +36,15 @@ class Header:
     dataset
         The same as pydicom has it, without pixels.
     pixels_at
-        Byte at which the element with the pixels begins; -1 where the file was packed.
-    has_pixels
-        Whether there is such an element.
+        Byte at which the element with the pixels begins, of what is unpacked where the file is; -1 without one.
+    packed_at
+        Byte at which the file is packed from; -1 where it is not.
     """
 
-    def __init__(self, dataset: Any, pixels_at: int, has_pixels: bool) -> None:
+    def __init__(self, dataset: Any, pixels_at: int, packed_at: int) -> None:
         self.dataset = dataset
         self.pixels_at = pixels_at
-        self.has_pixels = has_pixels
+        self.packed_at = packed_at
         self._elements = {int(tag): element for tag, element in dataset.items()}
         # What decides, beside its own bytes, what an element means.
         signed = self._elements.get(_SIGNED)
@@ -67,6 +63,11 @@ class Header:
 
     def __contains__(self, name: str) -> bool:
         return _tag(name) in self._elements
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether there is an element with pixels."""
+        return self.pixels_at >= 0
 
     @property
     def groups(self) -> set[int]:
@@ -119,21 +120,45 @@ def read_pixels(path: Path, header: Header) -> Pixels:
     Raises
     ------
     Unreadable
-        There are several kinds of them.
+        There are none, or several kinds of them; they were packed, and are far more than the header says, or damaged.
     """
-    if header.pixels_at < 0:
-        behind: Dataset = pydicom.dcmread(path)
-    else:
-        # What says nothing of its encoding is little endian.
-        implicit, little = header.dataset.original_encoding
-        with open(path, "rb") as handle:
+    if not header.has_pixels:
+        raise Unreadable("holds no image", "set-aside")
+    # What says nothing of its encoding is little endian.
+    implicit, little = header.dataset.original_encoding
+    with open(path, "rb") as handle:
+        if header.packed_at < 0:
             handle.seek(header.pixels_at)
             behind = read_elements(handle, bool(implicit), little is not False)
-    found = [tag for tag in _PIXEL_TAGS if tag in behind]
+        else:
+            stream = Stream(handle, header.packed_at, header.pixels_at + _bytes_of_pixels(header))
+            stream.seek(header.pixels_at)
+            # What follows them may be millions of elements.
+            behind = read_elements(cast(Any, stream), False, True, stop_when=_is_no_pixels)
+            stream.finish()
+    found = [tag for tag in PIXEL_TAGS if tag in behind]
     if len(found) != 1:
         raise Unreadable("pixels cannot be decoded (there are several kinds of them)")
     element = behind.get_item(found[0])
-    return Pixels(_PIXEL_TAGS[found[0]], str(element.VR or "OW"), element.value or b"")
+    return Pixels(PIXEL_TAGS[found[0]], str(element.VR or "OW"), element.value or b"")
+
+
+def _is_no_pixels(tag: Any, vr: str | None, length: int) -> bool:
+    return int(tag) not in PIXEL_TAGS
+
+
+def _bytes_of_pixels(header: Header) -> int:
+    """Bytes of pixels as the header says, and some more."""
+    names = ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated")
+    try:
+        rows, columns, frames, samples, bits = (int(header.get(name) or 1) for name in names)
+    except (TypeError, ValueError):
+        raise Unreadable("its size or number of frames is not a number") from None
+    n_bytes = -(-rows * columns * max(1, frames) * samples * bits // 8)
+    if n_bytes > _MOST_BYTES:
+        most = f"more than the {_MOST_BYTES // 2**20} MB that are unpacked"
+        raise Unreadable(f"{n_bytes // 2**20} MB of pixels, deflated: {most}", "set-aside")
+    return n_bytes + _MOST_BEYOND
 
 
 @cache
@@ -149,23 +174,15 @@ def _parsed(path: Path, changed: int) -> Header:
     found: list[int] = []
 
     def at_pixels(tag: Any, vr: str | None, length: int) -> bool:
-        if int(tag) in _PIXEL_TAGS:
+        if int(tag) in PIXEL_TAGS:
             found.append(int(tag))
         return bool(found)
 
-    with open(path, "rb") as handle:
-        try:
-            dataset = read_partial(handle, at_pixels)
-        except InvalidDicomError:
-            handle.seek(0)
-            # No preamble: some old archives leave it out.
-            dataset = read_partial(handle, at_pixels, force=True)
-            if not any(tag.group == 8 for tag in dataset.keys()):  # noqa: SIM118
-                raise Unreadable(
-                    "not an image, or DICOM whose header is damaged", format=""
-                ) from None
-        at = handle.tell()
-    # A deflated file was unpacked in memory: its pixels are at no byte of it, and all of it would be kept.
-    dataset.buffer = None
-    plain = dataset.file_meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian
-    return Header(dataset, at if found and plain else -1, bool(found))
+    try:
+        dataset, at, packed_at = parse(path, at_pixels)
+    except InvalidDicomError:
+        # No preamble: some old archives leave it out.
+        dataset, at, packed_at = parse(path, at_pixels, force=True)
+        if not any(tag.group == 8 for tag in dataset.keys()):  # noqa: SIM118
+            raise Unreadable("not an image, or DICOM whose header is damaged", format="") from None
+    return Header(dataset, at if found else -1, packed_at)

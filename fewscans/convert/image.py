@@ -17,7 +17,9 @@ import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps
 
 from fewscans.convert import Meta, Scan, Unreadable, check_size, join_equal_channels, make_finite
+from fewscans.convert.alpha import without_alpha
 from fewscans.convert.bmp import check_bmp, check_packed_bmp
+from fewscans.convert.deep import deep_mode, raw_mode, read_deep
 from fewscans.convert.jpeg import check_jpeg
 from fewscans.convert.png import unpacked_png
 from fewscans.convert.tiff import check_tiff
@@ -41,9 +43,9 @@ def read_image(path: Path, kind: str) -> Scan:
             raise Unreadable(f"{frames} images in one file; one is read. Split it", "set-aside")
         image = _checked(handle, image, kind)
         mode, bits = image.mode, _bits(image)
-        if _is_deep_colour(image):
-            array, notes = _read_deep_colour(path, kind)
-            return _scan(array, kind, f"{mode};16", 16, notes)
+        if deep := deep_mode(image):
+            array, notes = read_deep(path, image, kind)
+            return _scan(array, kind, deep, 16, notes)
         packed_bmp = kind == "BMP" and image.tile[0][0] != "raw"
         n_colours = _n_colours(image)
         image.load()
@@ -55,8 +57,6 @@ def read_image(path: Path, kind: str) -> Scan:
         array, notes = _pixels(ImageOps.exif_transpose(image))
         if mode == "I":
             array = _narrow(array, image)
-        if "LA;16" in _raw_mode(image):
-            notes = (*notes, "16-bit gray with alpha was read with 8 bits")
     return _scan(array, kind, mode, bits, notes, scale, intercept)
 
 
@@ -126,27 +126,7 @@ def _pixels(image: Image.Image) -> tuple[npt.NDArray[np.generic], tuple[str, ...
     if array.ndim == 2:
         return array[None], ()
     array = np.moveaxis(array, -1, 0)
-    return _without_alpha(array) if array.shape[0] in (2, 4) else (array, ())
-
-
-def _without_alpha(
-    array: npt.NDArray[np.generic],
-) -> tuple[npt.NDArray[np.generic], tuple[str, ...]]:
-    """[C + 1, H, W] -> [C, H, W]; the last channel is opacity."""
-    colour, alpha = array[:-1], array[-1]
-    if (alpha == alpha.flat[0]).all():
-        return colour, ()
-    full = int(np.iinfo(array.dtype).max)
-    product = colour.astype(np.uint64) * alpha.astype(np.uint64)
-    # Rounded to nearest in whole numbers, so that every processor gives the same bytes.
-    return ((product + full // 2) // full).astype(array.dtype), ("alpha was put on black",)
-
-
-def _raw_mode(image: Image.Image) -> str:
-    """How the bytes lie in the file, e.g. ``RGB;16B``."""
-    tiles = getattr(image, "tile", None) or []
-    arguments = tiles[0][3] if tiles else ""
-    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+    return without_alpha(array) if array.shape[0] in (2, 4) else (array, ())
 
 
 def _bits(image: Image.Image) -> int:
@@ -154,27 +134,7 @@ def _bits(image: Image.Image) -> int:
     if tag:
         return int(max(tag))
     depth = {"1": 1, "I;16": 16, "I;16B": 16, "I;16L": 16, "I": 32, "F": 32}
-    return depth.get(image.mode, 16 if ";16" in _raw_mode(image) else 8)
-
-
-def _is_deep_colour(image: Image.Image) -> bool:
-    """Whether Pillow would silently cut 16-bit colour down to 8."""
-    tag = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, ())
-    raw = _raw_mode(image)
-    return (len(tag) >= 3 and max(tag) == 16) or raw.startswith(("RGB;16", "RGBA;16"))
-
-
-def _read_deep_colour(path: Path, kind: str) -> tuple[npt.NDArray[np.generic], tuple[str, ...]]:
-    import SimpleITK as sitk  # noqa: N813
-
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO(f"{kind}ImageIO")  # by content; the name may lie
-    reader.SetFileName(str(path))
-    try:
-        array = np.moveaxis(sitk.GetArrayFromImage(reader.Execute()), -1, 0)
-    except RuntimeError:
-        raise Unreadable("16-bit colour that cannot be decoded") from None
-    return _without_alpha(array) if array.shape[0] == 4 else (array, ())
+    return depth.get(image.mode, 16 if ";16" in raw_mode(image) else 8)
 
 
 def _white_is_zero(image: Image.Image) -> tuple[float, float]:

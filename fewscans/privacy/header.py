@@ -76,12 +76,11 @@ def read_header(path: Path, identifiers: bool = True) -> Header:
 
 
 def _dicom(path: Path, identifiers: bool) -> Header:
-    import pydicom
-
+    from fewscans.convert.deflated import PIXEL_TAGS, parse
     from fewscans.convert.quiet import quiet
 
     with quiet():
-        dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+        dataset = parse(path, lambda tag, vr, length: int(tag) in PIXEL_TAGS, force=True).dataset
         image_type = [str(word) for word in dataset.get("ImageType") or []]
         return Header(
             modality_of(str(dataset.get("Modality") or "")),
