@@ -19,7 +19,8 @@ REALS, INTS = pa.list_(pa.float64()), pa.list_(pa.int64())
 
 # One entry per file; see docs/contracts.md for what a row is.
 COLUMNS: dict[str, dict[str, pa.DataType]] = {
-    # a scan found; key `scan` = hash of data set and relative path
+    # a scan found; key `scan` = hash of data set and relative path; `affine`: 12 numbers, the rows of the 3 x 4 matrix
+    # from (x, y, z) of the stored array (its last axes backwards) to RAS in mm, empty where nobody says
     "index": {
         "scan": TEXT,
         "path": TEXT,
@@ -27,6 +28,7 @@ COLUMNS: dict[str, dict[str, pa.DataType]] = {
         "mode": TEXT,
         "shape": INTS,
         "spacing_mm": REALS,
+        "affine": REALS,
         "channels": INT,
         "bits": INT,
         "dtype": TEXT,

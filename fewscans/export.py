@@ -1,4 +1,4 @@
-"""Converted scans as files for a viewer: volumes as NIfTI, images as 16-bit PNG.
+"""Converted scans as files for a viewer: volumes as NIfTI, where they lay in the scanner, images as 16-bit PNG.
 
 Files are named by the scan's key, and ``files.csv`` says what is in each: nothing else of the source goes with them.
 """
@@ -23,8 +23,12 @@ from fewscans.convert.chunks import read_converted
 from fewscans.errors import Problems, UserError, did_you_mean
 
 LIST = "files.csv"
-COLUMNS = ("scan", "file", "shape", "spacing_mm", "slope", "intercept", "unit")
+COLUMNS = ("scan", "file", "shape", "spacing_mm", "slope", "intercept", "unit", "placed")
 _TOP = 65535
+# NIfTI's words for what an affine leads to (nifti1.h, NIFTI_XFORM_*).
+_NOWHERE, _SCANNER, _ALIGNED = 0, 1, 2
+# A qform has no shear: it is written where no corner of the volume is further off by it.
+_SAME_MM = 1e-3
 
 
 def export_scans(
@@ -34,7 +38,8 @@ def export_scans(
 ) -> dict[str, Any]:
     """Write the folder `out`; facts for the side-car. It gets its name when it is whole.
 
-    Physical value = value in the file * `slope` + `intercept`, as ``files.csv`` has them (for NIfTI 1 and 0).
+    Physical value = value in the file * `slope` + `intercept`, as ``files.csv`` has them (for NIfTI 1 and 0). A volume
+    lies where it did (`placed` is ``yes``); where nobody says, its axes are taken as RAS from the origin on (``no``).
 
     Raises
     ------
@@ -55,11 +60,16 @@ def export_scans(
         for row in kept.to_dict("records"):
             spacing = [float(step) for step in row["spacing_mm"]]
             array = read_pixels(row)
-            write, end = (_nifti, ".nii.gz") if array.ndim == 4 else (_png, ".png")
-            slope, intercept = write(part / f"{row['scan']}{end}", array, spacing)
+            file, placed, slope, intercept = f"{row['scan']}.png", "", 1.0, 0.0
+            if array.ndim == 4:
+                affine, file = affine_of(row), f"{row['scan']}.nii.gz"
+                placed = "no" if affine is None else "yes"
+                _nifti(part / file, array, spacing, affine, row["format"])
+            else:
+                slope, intercept = _png(part / file, array)
             table.writerow({
-                "scan": row["scan"], "file": f"{row['scan']}{end}", "unit": row["unit"], "slope": slope,
-                "intercept": intercept, "shape": _joined(array.shape[1:]), "spacing_mm": _joined(spacing),
+                "scan": row["scan"], "file": file, "unit": row["unit"], "slope": slope, "intercept": intercept,
+                "shape": _joined(array.shape[1:]), "spacing_mm": _joined(spacing), "placed": placed,
             })  # fmt: skip
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
@@ -85,7 +95,13 @@ def _joined(numbers: Sequence[float]) -> str:
     return " ".join(f"{number:g}" for number in numbers)
 
 
-def _png(path: Path, array: npt.NDArray[np.float32], _: Sequence[float]) -> tuple[float, float]:
+def affine_of(row: Any) -> npt.NDArray[np.float64] | None:
+    """[4, 4] from (x, y, z) of a volume's array to RAS in mm, as a row of the index has it; None where nobody says."""
+    numbers = [float(number) for number in row["affine"]]
+    return np.reshape([*numbers, 0.0, 0.0, 0.0, 1.0], (4, 4)) if numbers else None
+
+
+def _png(path: Path, array: npt.NDArray[np.float32]) -> tuple[float, float]:
     """[C, H, W] over the whole range of 16 bits; (slope, intercept).
 
     Whole numbers that fit are kept exactly: they are spread by a whole factor.
@@ -105,12 +121,17 @@ def _png(path: Path, array: npt.NDArray[np.float32], _: Sequence[float]) -> tupl
 
 
 def _nifti(
-    path: Path, array: npt.NDArray[np.float32], spacing_mm: Sequence[float]
-) -> tuple[float, float]:
-    """[C, D, H, W], along superior, anterior, right, as (x, y, z[, C]) in RAS+; (1, 0).
+    path: Path,
+    array: npt.NDArray[np.float32],
+    spacing_mm: Sequence[float],
+    affine: npt.NDArray[np.float64] | None,
+    kind: str,
+) -> None:
+    """[C, D, H, W], along superior, anterior, right, as (x, y, z[, C]) in RAS+.
 
-    int16 where the values are whole numbers that fit, else float32. The first voxel lies at the origin. Without
-    spacing, voxels are cubes of 1 of an unknown unit.
+    int16 where the values are whole numbers that fit, else float32. Of DICOM the affine is that of the scanner; another
+    file may have been registered to something. Without `affine` the first voxel lies at the origin, without spacing
+    voxels are cubes of 1 of an unknown unit.
     """
     import nibabel as nib
 
@@ -118,8 +139,15 @@ def _nifti(
     values = array.astype(np.int16 if whole else np.float32)
     steps = tuple(spacing_mm)[::-1] or (1.0,) * 3
     data = np.moveaxis(values.transpose(0, 3, 2, 1), 0, -1)
-    image = nib.Nifti1Image(data[..., 0] if len(array) == 1 else data, np.diag([*steps, 1.0]))
+    placed = np.diag([*steps, 1.0]) if affine is None else affine
+    image = nib.Nifti1Image(data[..., 0] if len(array) == 1 else data, placed)
     image.header.set_xyzt_units("mm" if len(spacing_mm) else "unknown")
+    code = _SCANNER if kind == "DICOM" and affine is not None else _ALIGNED
+    image.set_sform(placed, code)
+    image.set_qform(placed, code)
+    corners = np.array([*np.ndindex(2, 2, 2)]) * np.subtract(image.shape[:3], 1)
+    off = image.get_qform() - placed
+    if np.abs(corners @ off[:3, :3].T + off[:3, 3]).max() > _SAME_MM:
+        image.set_qform(None, _NOWHERE)
     # Without the time of writing: the same bytes each time.
     path.write_bytes(gzip.compress(image.to_bytes(), mtime=0))
-    return 1.0, 0.0

@@ -76,9 +76,10 @@ def write_cohort(
     (root / "labels.csv").write_text("\n".join(rows) + "\n")
 
 
-def converted(root: Path, *rows: str, ndim: int = 3) -> dict[str, Scan | str]:
+def converted(
+    root: Path, *rows: str, ndim: int = 3, table: Path | None = None
+) -> dict[str, Scan | str]:
     """Path -> scan, or the reason why there is none, of the paths that a table names; without any: of `root`."""
-    table = None
     if rows:
         table = root / "labels.csv"
         table.write_text("\n".join(["path", *rows]))

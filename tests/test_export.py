@@ -18,7 +18,7 @@ from fewscans.convert.chunks import read_converted, write_chunk
 from fewscans.errors import UserError
 from fewscans.export import export_scans
 
-HEADER = ["scan", "file", "shape", "spacing_mm", "slope", "intercept", "unit"]
+HEADER = ["scan", "file", "shape", "spacing_mm", "slope", "intercept", "unit", "placed"]
 
 
 def exported(converted: Path, out: Path, **params) -> pd.DataFrame:

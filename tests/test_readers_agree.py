@@ -14,7 +14,6 @@ from convert_factory import COLOUR, DEEP, GRAY, save
 from series_factory import BODY, Series, converted
 
 from fewscans.convert import Scan, Unreadable, read
-from fewscans.convert.volume import to_ras
 
 # GDCM makes 0 and 255 of a single bit; and where a JPEG 2000 stream is signed and the header is not, its values wrap
 # around (0 to 65535 for what spans 30720 to 34485 here).
@@ -32,24 +31,30 @@ AFFINES["oblique"] = np.block([
 ])  # fmt: skip
 
 
-def by_simpleitk(image: sitk.Image) -> tuple[np.ndarray, tuple[float, ...]]:
-    """([D, H, W] in RAS, spacing) of a volume as SimpleITK has it, which is in LPS."""
+def by_simpleitk(image: sitk.Image) -> tuple[np.ndarray, np.ndarray]:
+    """([D, H, W], affine) in RAS, as nibabel turns it, of a volume as SimpleITK has it, which is in LPS."""
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()
     voxels = sitk.GetArrayFromImage(image).transpose(2, 1, 0)
-    turned, spacing, _ = to_ras(voxels, np.diag([-1, -1, 1, 1]) @ affine, image.GetSpacing())
-    return turned.transpose(2, 1, 0), spacing
+    plain = nib.Nifti1Image(voxels, np.diag([-1, -1, 1, 1]) @ affine, dtype=voxels.dtype)
+    turned = nib.as_closest_canonical(plain)
+    return np.asanyarray(turned.dataobj).transpose(2, 1, 0), turned.affine
 
 
-def assert_agrees(
-    scan: Scan, voxels: np.ndarray, spacing: tuple[float, ...], exact: bool = True
-) -> None:
+def assert_agrees(scan: Scan, voxels: np.ndarray, affine: np.ndarray, exact: bool = True) -> None:
+    """Voxels to the bit, unless `exact` is false; place and spacing to a thousandth of a mm."""
     tolerance = 0 if exact else 1e-6 * float(np.abs(voxels).max())
     assert scan.array.shape[1:] == voxels.shape
     np.testing.assert_allclose(
         scan.physical()[0], voxels.astype(np.float32), rtol=0, atol=tolerance
     )
+    assert scan.affine is not None
+    np.testing.assert_allclose(scan.affine, affine, rtol=0, atol=1e-5)
+    # At the far corner too, where what directions differ by has added up.
+    far = [*np.subtract(voxels.shape[::-1], 1), 1]
+    np.testing.assert_allclose(scan.affine @ far, affine @ far, rtol=0, atol=1e-3)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)[::-1]
     np.testing.assert_allclose(scan.spacing_mm, spacing, rtol=1e-5)
 
 
@@ -74,7 +79,8 @@ def test_nrrd_and_metaimage_and_the_nifti_of_the_same_volume(tmp_path, affine, e
     image = sitk.ReadImage(str(tmp_path / "a.nii"))
     sitk.WriteImage(image, str(tmp_path / f"b{end}"))
     nifti, other = read(tmp_path / "a.nii", 3), read(tmp_path / f"b{end}", 3)
-    assert_agrees(other, nifti.physical()[0], nifti.spacing_mm)
+    assert nifti.affine is not None
+    assert_agrees(other, nifti.physical()[0], nifti.affine)
     assert_agrees(other, *by_simpleitk(sitk.ReadImage(str(tmp_path / f"b{end}"))))
 
 
@@ -116,6 +122,26 @@ def test_nibabel_and_simpleitk_on_public_nifti(shared_data):
     assert paths
     for path in paths:
         assert_agrees(read(path, 3), *by_simpleitk(sitk.ReadImage(str(path))), exact=False)
+
+
+@pytest.mark.parametrize(
+    ("folder", "series"),
+    [
+        ("mr_hippocrop_study1", 0),
+        ("mr_hippocrop_study2", 0),
+        ("mr_multi_fragment", 0),
+        ("ct_mixed_folder", 2),
+    ],
+)
+def test_simpleitks_reader_of_series_on_public_series(shared_data, tmp_path, folder, series):
+    """Those that it can stack: it neither shears a tilt back nor splits what lies at one place."""
+    root = shared_data("dicom_series_quirks")
+    reader = sitk.ImageSeriesReader()
+    uid = reader.GetGDCMSeriesIDs(str(root / folder))[series]
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(root / folder), uid))
+    (tmp_path / "labels.csv").write_text(f"path\n{folder}")
+    found = converted(root, table=tmp_path / "labels.csv")
+    assert_agrees(found[folder], *by_simpleitk(reader.Execute()))
 
 
 def test_pydicom_and_simpleitk_on_public_single_files(shared_data):

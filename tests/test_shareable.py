@@ -153,20 +153,27 @@ def test_a_whole_run_of_private_series_in_3d(
     """As typed: from folders of slices to what is shared, searched for every name of the private table."""
     clone = make_clone(tmp_path / "clone")
     write_cohort(clone.folder / "series", write_dicom, name="Zqx-")
-    simclr = {"method": "simclr", "backbone": "monai-test-resnet", "steps": 2, "batch_size": 6}
+    # An official split, since one fold is enough of each arm.
+    labels = pd.read_csv(clone.folder / "series/labels.csv", dtype=str)
+    labels["split"] = ["train"] * 8 + ["test"] * 4
+    labels.to_csv(clone.folder / "series/labels.csv", index=False)
+    networks = {"simclr": "monai-test-resnet", "mae": "monai-test-vit", "simsiam": "inflated-test_resnet"}  # fmt: skip
     clone.config(
-        datasets={"tiny": {"root": "series", "table": "labels.csv", "modality": "ct"}},
+        datasets={"tiny": {"root": "series", "table": "labels.csv", "modality": "ct", "split": "official"}},
         recipes={"vox16": {"ndim": 3, "size": 16, "normalise": "window", "window_hu": [-200, 300]}},
-        encoders={"simclr": simclr}, protocol_settings={"finetune": {"steps": 2}},
+        encoders={
+            method: {"method": method, "backbone": backbone, "steps": 2, "batch_size": 4}
+            | ({"patch_size": 4} if "vit" in backbone else {})
+            for method, backbone in networks.items()
+        },
+        baselines=["majority", "random", "scratch"], protocol_settings={"finetune": {"steps": 2}},
     )  # fmt: skip
     clone.run("--cores", "1", "shareable", timeout=1800)
     table = pd.read_csv(clone.folder / "results/ablation_table.csv")
-    assert set(table["arm"]) == {
-        "majority.vox16.prior",
-        "scratch-monai-test-resnet.vox16.finetune",
-        "simclr.vox16.linear",
-        "simclr.vox16.finetune",
-    }
+    arms = [f"{method}.vox16.{how}" for method in networks for how in ("linear", "finetune")]
+    for name in ("monai-test-resnet", "monai-test-vit-p4", "inflated-test-resnet"):
+        arms += [f"random-{name}.vox16.linear", f"scratch-{name}.vox16.finetune"]
+    assert set(table["arm"]) == {"majority.vox16.prior", *arms}
     store = json.loads((clone.folder / "work/tiny/vox16/store/store.json").read_text())
     assert (store["n"], store["ndim"], store["size"]) == (12, 3, 16)
     out = clone.folder / "results/shareable"

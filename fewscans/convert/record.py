@@ -74,6 +74,7 @@ def _blank(source: Source) -> dict[str, Any]:
         "mode": "",
         "shape": [],
         "spacing_mm": [],
+        "affine": [],
         "channels": 0,
         "bits": 0,
         "dtype": "",
@@ -105,6 +106,7 @@ def _written(scan: Scan, file_digest: str, pixels: BinaryIO) -> dict[str, Any]:
         "shape": list(scan.array.shape[1:]),
         "channels": scan.array.shape[0],
         "spacing_mm": list(scan.spacing_mm),
+        "affine": _affine(scan),
         "bits": meta.bits,
         "dtype": scan.array.dtype.name,
         "offset": pixels.tell(),
@@ -123,6 +125,11 @@ def _written(scan: Scan, file_digest: str, pixels: BinaryIO) -> dict[str, Any]:
         little = scan.mask.dtype.newbyteorder("<")
         pixels.write(np.ascontiguousarray(scan.mask.astype(little, copy=False)).data)
     return row
+
+
+def _affine(scan: Scan) -> list[float]:
+    """12 numbers; to a picometre, so that the rounding of one processor or another is not in them."""
+    return [] if scan.affine is None else (scan.affine[:3].round(9) + 0.0).ravel().tolist()
 
 
 def _file_digest(source: Source) -> str:

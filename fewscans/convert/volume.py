@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +37,7 @@ def read_volume(path: Path, kind: str) -> Scan:
         notes = ("spacing in the header is not a positive number: taken as unknown",)
     voxels, mode = _channels(array)
     voxels, more = make_finite(voxels)
-    notes = (*unpacked, *notes, *more, *turned)
+    notes = (*unpacked, *notes, *more, *turned, *_orientation(image))
     meta = Meta(kind, mode, 8 * voxels.dtype.itemsize, float(slope), float(intercept), notes=notes)
     affine = turned_affine(stored.shape, image.affine, unit_mm) if spacing else None
     return Scan(join_equal_channels(voxels), spacing, meta, affine)
@@ -87,14 +88,25 @@ def empty_as_ras(
 
 def turned_affine(
     shape: Sequence[int], affine: np.ndarray, unit_mm: float = 1.0
-) -> npt.NDArray[np.float64]:
-    """From voxels of the array that `to_ras` makes of one of `shape` and `affine` to RAS in mm."""
+) -> npt.NDArray[np.float64] | None:
+    """From voxels of the array that `to_ras` makes of one of `shape` and `affine` to RAS in mm.
+
+    None where the header says a place that is no number.
+    """
     import nibabel as nib
 
     turn = nib.orientations.io_orientation(affine)
     made = np.asarray(affine, dtype=float) @ nib.orientations.inv_ornt_aff(turn, shape[:3])
     made[:3] *= unit_mm
-    return made
+    return made if np.isfinite(made).all() else None
+
+
+def _orientation(image: Any) -> tuple[str, ...]:
+    """A note where a NIfTI header has a spacing and no affine (both codes 0: method 1 of its standard)."""
+    header = image.header
+    if "sform_code" not in header or int(header["sform_code"]) or int(header["qform_code"]):
+        return ()
+    return ("no orientation in its header: axes taken as left, anterior, superior",)
 
 
 def _check_volume(shape: tuple[int, ...]) -> None:

@@ -19,6 +19,7 @@ PASSED_ON: dict[str, str] = {
     "mode": "colour mode: a term of PS3.3 C.7.6.3.1.2 or of the decoder, else `other`",
     "shape": "numbers: rows, columns, slices",
     "spacing_mm": "numbers: pixel spacing and distance of slices",
+    "affine": "numbers: where the volume lies in the scanner, in mm",
     "channels": "a number",
     "bits": "a number",
     "dtype": "type of the numbers, ours",
