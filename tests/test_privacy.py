@@ -363,6 +363,8 @@ def test_the_profile_is_whole() -> None:
     assert is_listed(0x0009, 0x1001)
     assert is_listed(0x6002, 0x3000)
     assert not is_listed(0x0028, 0x0010)
+    # Image Position and Image Orientation (Patient), which the affine is made of.
+    assert not any(is_listed(0x0020, element) for element in (0x0032, 0x0037))
     listed = set(
         Path(__file__).parents[1].joinpath("docs/privacy.md").read_text(encoding="utf-8").split("`")
     )
