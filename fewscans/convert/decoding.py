@@ -1,4 +1,7 @@
-"""Stored pixels of a DICOM file, by pydicom, or SimpleITK (GDCM) where pydicom has no decoder."""
+"""Stored pixels of a DICOM file, by pydicom and its decoders, or SimpleITK (GDCM) where they do not know the way.
+
+JPEG-LS is decoded by pyjpegls, JPEG 2000 and HTJ2K by openjpeg; GDCM is left with lossless JPEG and JPEG of 12 bits.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import pydicom
 from pydicom.pixels import get_decoder
 
 from fewscans.convert import Unreadable
+from fewscans.convert.codestreams import CHECKED, check_frames
 from fewscans.convert.headers import Header, Pixels
 
 # What a decoder has to know (PS3.3 C.7.6.3).
@@ -41,13 +45,18 @@ def decode(
     try:
         with warnings.catch_warnings(record=True) as remarks:
             warnings.simplefilter("always")
-            array = _decoded(syntax, header, pixels, frame)
+            signed = check_frames(syntax, header, pixels.data, frame)
+            array = _decoded(syntax, header, pixels, frame, signed)
+    except Unreadable:
+        raise
     except Exception as error:
-        if not _is_compressed(syntax) or not _fragments_are_whole(pixels.data):
+        if not _gdcm_may_know(syntax) or not _fragments_are_whole(pixels.data):
             raise Unreadable(_pixel_reason(error)) from None
         planes, rescaled = _decode_gdcm(path, error)
         kept = planes if frame is None else planes[frame : frame + 1]
         return kept, rescaled, (*notes, "decoded by GDCM")
+    if signed and not header.get("PixelRepresentation"):
+        notes = (*notes, "signed numbers in a file that calls them unsigned: read as signed")
     if any(_MORE.search(str(remark.message)) for remark in remarks):
         notes = (*notes, "more pixel data than its header says were left alone")
     if array.dtype.byteorder == ">":
@@ -61,12 +70,16 @@ def decode(
 
 
 def _decoded(
-    syntax: pydicom.uid.UID, header: Header, pixels: Pixels, frame: int | None
+    syntax: pydicom.uid.UID, header: Header, pixels: Pixels, frame: int | None, signed: bool
 ) -> npt.NDArray[np.generic]:
     """[(frames,) H, W (, colours)] by pydicom, whose decoder is told what the header says: no dataset is built."""
     options: dict[str, Any] = {
         ours: header.get(theirs) for ours, theirs in _OPTIONS.items() if theirs in header
     }
+    if (
+        signed
+    ):  # what the numbers are is said by the frame; PS3.5 A.4.4 wants the header to say the same
+        options["pixel_representation"] = 1
     options["number_of_frames"] = int(header.get("NumberOfFrames") or 1)
     if "ExtendedOffsetTable" in header:
         names = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
@@ -81,7 +94,10 @@ def _uncompressed(implicit: bool, little: bool) -> pydicom.uid.UID:
     return pydicom.uid.ExplicitVRLittleEndian if little else pydicom.uid.ExplicitVRBigEndian
 
 
-def _is_compressed(syntax: pydicom.uid.UID) -> bool:
+def _gdcm_may_know(syntax: pydicom.uid.UID) -> bool:
+    """Whether it is compressed, in a way that has no decoder of its own here: behind one GDCM looks for seconds."""
+    if syntax in CHECKED and get_decoder(syntax).is_available:
+        return False
     return bool(syntax.is_transfer_syntax) and bool(syntax.is_compressed)
 
 

@@ -131,7 +131,7 @@ def _turn_over(
     bits = int(header.get("BitsStored") or 0)
     if rescaled or not bits or array.dtype.kind == "f":
         low, high = float(array.min()), float(array.max())
-    elif header.get("PixelRepresentation") == 1:
+    elif array.dtype.kind == "i":
         low, high = -float(2 ** (bits - 1)), float(2 ** (bits - 1) - 1)
     else:
         low, high = 0.0, float(2**bits - 1)
