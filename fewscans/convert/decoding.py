@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from pydicom.pixels import get_decoder
 from fewscans.convert import Unreadable
 from fewscans.convert.codestreams import CHECKED, check_frames
 from fewscans.convert.headers import Header, Pixels
+from fewscans.convert.padding import Padding, behind_table, padding_of, scaled
 
 # What a decoder has to know (PS3.3 C.7.6.3).
 _OPTIONS = {
@@ -29,12 +30,32 @@ _OPTIONS = {
 _MORE = re.compile(r"excess padding|sufficient to contain|non-conformant padding")
 
 
-def decode(
-    path: Path, header: Header, pixels: Pixels, frame: int | None = None
-) -> tuple[npt.NDArray[np.generic], bool, tuple[str, ...]]:
-    """([frames, C, H, W], whether the modality transformation is in it, notes); `frame`: only this one.
+class Decoded(NamedTuple):
+    """Frames as a decoder gives them.
 
-    The array may be of the bytes of `pixels`, and is not to be written to.
+    Attributes
+    ----------
+    planes : [frames, C, H, W]
+        It may be of the bytes of the file, and is not to be written to.
+    rescaled
+        Whether the modality transformation is in it.
+    padding
+        Which of its numbers are padding.
+    """
+
+    planes: npt.NDArray[np.generic]
+    rescaled: bool
+    padding: Padding | None
+    notes: tuple[str, ...]
+
+
+def decode(path: Path, header: Header, pixels: Pixels, frame: int | None = None) -> Decoded:
+    """All frames, or only the one with the number `frame`, from 0.
+
+    Raises
+    ------
+    Unreadable
+        No decoder knows the way, or the data are damaged.
     """
     notes: tuple[str, ...] = ()
     syntax = header.file_meta.get("TransferSyntaxUID")
@@ -54,7 +75,8 @@ def decode(
             raise Unreadable(_pixel_reason(error)) from None
         planes, rescaled = _decode_gdcm(path, error)
         kept = planes if frame is None else planes[frame : frame + 1]
-        return kept, rescaled, (*notes, "decoded by GDCM")
+        padding, said = _scaled_padding(header)
+        return Decoded(kept, rescaled, padding, (*notes, "decoded by GDCM", *said))
     if signed and not header.get("PixelRepresentation"):
         notes = (*notes, "signed numbers in a file that calls them unsigned: read as signed")
     if any(_MORE.search(str(remark.message)) for remark in remarks):
@@ -64,9 +86,29 @@ def decode(
     photometric = header.get("PhotometricInterpretation")
     if photometric == "PALETTE COLOR":
         array = _apply_palette(array, header)
+    padding, said = padding_of(header, pixels.keyword, array.dtype)
+    notes = (*notes, *said)
+    stored = array
     array, rescaled = _apply_modality_lut(array, header)
+    if rescaled and padding is not None:
+        padding, said = behind_table(padding.of(stored), array)
+        notes = (*notes, *said)
     coloured = photometric == "PALETTE COLOR" or int(header.get("SamplesPerPixel") or 1) > 1
-    return _frames_first(array, coloured), rescaled, notes
+    return Decoded(_frames_first(array, coloured), rescaled, padding, notes)
+
+
+def _scaled_padding(header: Header) -> tuple[Padding | None, tuple[str, ...]]:
+    """Padding behind GDCM, which rescales, and notes."""
+    signed = header.get("PixelRepresentation") == 1
+    padding, notes = padding_of(header, "PixelData", np.dtype(np.int16 if signed else np.uint16))
+    if padding is None or header.get("ModalityLUTSequence"):
+        return None, notes
+    try:
+        slope = float(header.get("RescaleSlope") or 1.0)
+        intercept = float(header.get("RescaleIntercept") or 0.0)
+    except (TypeError, ValueError):
+        return None, notes
+    return scaled(padding, slope, intercept), notes
 
 
 def _decoded(

@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fewscans.convert import Meta, Scan, Unreadable, check_size, join_equal_channels, make_finite
-from fewscans.convert.decoding import decode
+from fewscans.convert.decoding import Decoded, decode
 from fewscans.convert.headers import Header, read_header, read_pixels
+from fewscans.convert.padding import Padding, fill_padding
 from fewscans.convert.quiet import quiet
 from fewscans.convert.realworld import real_world
 
@@ -47,17 +48,38 @@ def read_dicom(path: Path, kind: str, frame: int | None = None) -> Scan:
             )
         if (frame or 0) >= frames:
             raise Unreadable(f"{frames} frames; there is no number {(frame or 0) + 1}")
-        planes, rescaled, notes = decode(path, header, read_pixels(path, header), frame)
-        array = np.ascontiguousarray(planes[0])
+        decoded = decode(path, header, read_pixels(path, header), frame)
+        array = np.ascontiguousarray(decoded.planes[0])
         spacing, more = spacing_of(header, frame or 0)
-        meta = meta_of(header, array, rescaled, frame or 0)
+        meta = meta_of(header, array, decoded, frame or 0)
+    array, padded = _without_padding(array, decoded.padding, meta)
     array, not_finite = make_finite(array)
-    meta = replace(meta, format=kind, notes=(*notes, *more, *meta.notes, *not_finite))
+    meta = replace(
+        meta, format=kind, notes=(*decoded.notes, *more, *meta.notes, *padded, *not_finite)
+    )
     return Scan(join_equal_channels(array), spacing, meta)
 
 
-def meta_of(header: Header, array: npt.NDArray[np.generic], rescaled: bool, frame: int = 0) -> Meta:
+def _without_padding(
+    array: npt.NDArray[np.generic], padding: Padding | None, meta: Meta
+) -> tuple[npt.NDArray[np.generic], tuple[str, ...]]:
+    """(`array` or, where padding became the lowest real value, another, notes)."""
+    mask = None if padding is None else padding.of(array)
+    if mask is None or not mask.any():
+        return array, ()
+    made = array.copy()
+    notes = fill_padding(made[:, None], lambda _: mask, meta.scale < 0)
+    return (made, notes) if notes else (array, ())
+
+
+def meta_of(
+    header: Header, array: npt.NDArray[np.generic], decoded: Decoded, frame: int = 0
+) -> Meta:
     """Mode, bits and way to physical values of a frame, whose pixels are `array`; MONOCHROME1 is in it."""
+    rescaled = decoded.rescaled
+    padded = None if decoded.padding is None else decoded.padding.of(array)
+    if padded is not None and padded.any() and not padded.all():
+        array = array[~padded]  # what is no measurement takes no part in ranges
     photometric = str(header.get("PhotometricInterpretation", "")).strip() or "unknown"
     unit = _unit(header, frame)
     slope, intercept = (1.0, 0.0) if rescaled else _rescale(header, frame)
