@@ -22,7 +22,7 @@ from fewscans.convert import (
     to_physical,
 )
 from fewscans.convert.decoding import decode
-from fewscans.convert.dicom import check_is_image, meta_of
+from fewscans.convert.dicom import check_is_image, values_of
 from fewscans.convert.frames import Frame, read_frames
 from fewscans.convert.headers import Header, Pixels, read_header, read_pixels
 from fewscans.convert.mosaic import cut_tile
@@ -137,13 +137,13 @@ def _planes(frames: Sequence[Frame]) -> Iterator[tuple[Frame, Array, Meta, Paddi
             with quiet():
                 found = decoded or decode(path, header, stored, number)
                 pixels = found.planes[number if whole else 0]
-                meta = meta_of(header, pixels, found, number)
+                pixels, padding, meta = values_of(header, pixels, found, number)
             meta = replace(meta, notes=(*found.notes, *meta.notes))
             for frame in (frame for frame in members if frame.number == number):
                 whole_or_tile = pixels
                 if frame.tile >= 0:
                     whole_or_tile = cut_tile(pixels, frame.tile, frame.n_rows, frame.n_columns)
-                yield frame, whole_or_tile, meta, found.padding
+                yield frame, whole_or_tile, meta, padding
 
 
 @lru_cache(maxsize=1)
