@@ -127,7 +127,16 @@ def _decoded(
         names = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
         options["extended_offsets"] = tuple(header.get(name) for name in names)
     options |= {"pixel_keyword": pixels.keyword, "pixel_vr": pixels.vr, "view_only": True}
-    return get_decoder(syntax).as_array(pixels.data, index=frame, **options)[0]
+    decoder = get_decoder(syntax)
+    if frame is not None and _begins_within_a_byte(syntax, header):
+        return decoder.as_array(pixels.data, **options)[0][frame]
+    return decoder.as_array(pixels.data, index=frame, **options)[0]
+
+
+def _begins_within_a_byte(syntax: pydicom.uid.UID, header: Header) -> bool:
+    """Whether frames of packed bits follow each other without a gap (PS3.5 8.1.1): pydicom finds none by itself."""
+    packed = header.get("BitsAllocated") == 1 and not syntax.is_compressed
+    return packed and int(header.get("Rows")) * int(header.get("Columns")) % 8 != 0
 
 
 def _uncompressed(implicit: bool, little: bool) -> pydicom.uid.UID:
