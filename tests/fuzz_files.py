@@ -59,12 +59,17 @@ def _dicom(folder: Path) -> list[Files]:
         DeflatedExplicitVRLittleEndian,
         ExplicitVRBigEndian,
         ImplicitVRLittleEndian,
+        JPEG2000Lossless,
+        JPEGLSLossless,
         RLELossless,
     )
 
-    def packed(here: Path) -> None:
-        dataset = pydicom.dcmread(dicom_file(here / "a", COLOUR, Modality="US"))
-        dataset.compress(RLELossless)
+    def twice(pixels: np.ndarray) -> np.ndarray:
+        return pixels.repeat(2, 0).repeat(2, 1)  # a wavelet of five levels has no smaller images
+
+    def packed(here: Path, pixels: np.ndarray, syntax: str) -> None:
+        dataset = pydicom.dcmread(dicom_file(here / "a", pixels, Modality="US"))
+        dataset.compress(syntax)
         dataset.save_as(here / "a")
 
     def palette(here: Path) -> None:
@@ -82,7 +87,14 @@ def _dicom(folder: Path) -> list[Files]:
     ]  # fmt: skip
     big = lambda here: dicom_file(here / "a", DEEP.byteswap(), syntax=ExplicitVRBigEndian)  # noqa: E731
     signed = lambda here: dicom_file(here / "a", BODY[0], PhotometricInterpretation="MONOCHROME1")  # noqa: E731
-    return [_folder(folder, write) for write in (*plain, big, signed, packed, palette)]
+    compressed = [
+        lambda here, p=pixels, s=syntax: packed(here, p, s)
+        for pixels, syntax in (
+            (COLOUR, RLELossless), (DEEP, JPEGLSLossless), (COLOUR, JPEGLSLossless),
+            (twice(DEEP), JPEG2000Lossless), (twice(COLOUR), JPEG2000Lossless),
+        )
+    ]  # fmt: skip
+    return [_folder(folder, write) for write in (*plain, big, signed, *compressed, palette)]
 
 
 def _series(folder: Path) -> list[Files]:

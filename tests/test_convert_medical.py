@@ -222,7 +222,10 @@ def test_two_readers_agree_on_real_ct(shared_data):
         "MR_small_RLE.dcm",
         "MR_small_bigendian.dcm",
     ):
-        np.testing.assert_array_equal(read(root / name).physical()[0], gdcm(root / name))
+        one, other = read(root / name).physical()[0], gdcm(root / name)
+        measured = other != -3024  # padding of 693_J2KR, which GDCM keeps
+        np.testing.assert_array_equal(one[measured], other[measured])
+        assert measured.all() == (name != "693_J2KR.dcm")
 
 
 def test_a_nifti_slice_of_a_real_volume(tmp_path, shared_data):

@@ -169,7 +169,7 @@ def test_a_header_that_is_known_and_the_rest_of_a_file_are_the_file(tmp_path, wr
     implicit = syntax == ImplicitVRLittleEndian
     pydicom.dcmwrite(tmp_path / "b", made, implicit_vr=implicit, little_endian=little, force_encoding=True)  # fmt: skip
     assert_read_alike(tmp_path / "b")
-    found, rescaled, notes = decode(tmp_path / "b", *_parts(tmp_path / "b"))
+    found, rescaled, _, notes = decode(tmp_path / "b", *_parts(tmp_path / "b"))
     np.testing.assert_array_equal(found[0, 0], BODY[0])
     assert not rescaled
     assert notes == ()

@@ -1,11 +1,14 @@
-"""Stored pixels of a DICOM file, by pydicom, or SimpleITK (GDCM) where pydicom has no decoder."""
+"""Stored pixels of a DICOM file, by pydicom and its decoders, or SimpleITK (GDCM) where they do not know the way.
+
+JPEG-LS is decoded by pyjpegls, JPEG 2000 and HTJ2K by openjpeg; GDCM is left with lossless JPEG and JPEG of 12 bits.
+"""
 
 from __future__ import annotations
 
 import re
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +16,9 @@ import pydicom
 from pydicom.pixels import get_decoder
 
 from fewscans.convert import Unreadable
+from fewscans.convert.codestreams import CHECKED, check_frames
 from fewscans.convert.headers import Header, Pixels
+from fewscans.convert.padding import Padding, behind_table, padding_of, scaled
 
 # What a decoder has to know (PS3.3 C.7.6.3).
 _OPTIONS = {
@@ -25,12 +30,32 @@ _OPTIONS = {
 _MORE = re.compile(r"excess padding|sufficient to contain|non-conformant padding")
 
 
-def decode(
-    path: Path, header: Header, pixels: Pixels, frame: int | None = None
-) -> tuple[npt.NDArray[np.generic], bool, tuple[str, ...]]:
-    """([frames, C, H, W], whether the modality transformation is in it, notes); `frame`: only this one.
+class Decoded(NamedTuple):
+    """Frames as a decoder gives them.
 
-    The array may be of the bytes of `pixels`, and is not to be written to.
+    Attributes
+    ----------
+    planes : [frames, C, H, W]
+        It may be of the bytes of the file, and is not to be written to.
+    rescaled
+        Whether the modality transformation is in it.
+    padding
+        Which of its numbers are padding.
+    """
+
+    planes: npt.NDArray[np.generic]
+    rescaled: bool
+    padding: Padding | None
+    notes: tuple[str, ...]
+
+
+def decode(path: Path, header: Header, pixels: Pixels, frame: int | None = None) -> Decoded:
+    """All frames, or only the one with the number `frame`, from 0.
+
+    Raises
+    ------
+    Unreadable
+        No decoder knows the way, or the data are damaged.
     """
     notes: tuple[str, ...] = ()
     syntax = header.file_meta.get("TransferSyntaxUID")
@@ -41,13 +66,19 @@ def decode(
     try:
         with warnings.catch_warnings(record=True) as remarks:
             warnings.simplefilter("always")
-            array = _decoded(syntax, header, pixels, frame)
+            signed = check_frames(syntax, header, pixels.data, frame)
+            array = _decoded(syntax, header, pixels, frame, signed)
+    except Unreadable:
+        raise
     except Exception as error:
-        if not _is_compressed(syntax) or not _fragments_are_whole(pixels.data):
+        if not _gdcm_may_know(syntax) or not _fragments_are_whole(pixels.data):
             raise Unreadable(_pixel_reason(error)) from None
         planes, rescaled = _decode_gdcm(path, error)
         kept = planes if frame is None else planes[frame : frame + 1]
-        return kept, rescaled, (*notes, "decoded by GDCM")
+        padding, said = _scaled_padding(header)
+        return Decoded(kept, rescaled, padding, (*notes, "decoded by GDCM", *said))
+    if signed and not header.get("PixelRepresentation"):
+        notes = (*notes, "signed numbers in a file that calls them unsigned: read as signed")
     if any(_MORE.search(str(remark.message)) for remark in remarks):
         notes = (*notes, "more pixel data than its header says were left alone")
     if array.dtype.byteorder == ">":
@@ -55,24 +86,57 @@ def decode(
     photometric = header.get("PhotometricInterpretation")
     if photometric == "PALETTE COLOR":
         array = _apply_palette(array, header)
+    padding, said = padding_of(header, pixels.keyword, array.dtype)
+    notes = (*notes, *said)
+    stored = array
     array, rescaled = _apply_modality_lut(array, header)
+    if rescaled and padding is not None:
+        padding, said = behind_table(padding.of(stored), array)
+        notes = (*notes, *said)
     coloured = photometric == "PALETTE COLOR" or int(header.get("SamplesPerPixel") or 1) > 1
-    return _frames_first(array, coloured), rescaled, notes
+    return Decoded(_frames_first(array, coloured), rescaled, padding, notes)
+
+
+def _scaled_padding(header: Header) -> tuple[Padding | None, tuple[str, ...]]:
+    """Padding behind GDCM, which rescales, and notes."""
+    signed = header.get("PixelRepresentation") == 1
+    padding, notes = padding_of(header, "PixelData", np.dtype(np.int16 if signed else np.uint16))
+    if padding is None or header.get("ModalityLUTSequence"):
+        return None, notes
+    try:
+        slope = float(header.get("RescaleSlope") or 1.0)
+        intercept = float(header.get("RescaleIntercept") or 0.0)
+    except (TypeError, ValueError):
+        return None, notes
+    return scaled(padding, slope, intercept), notes
 
 
 def _decoded(
-    syntax: pydicom.uid.UID, header: Header, pixels: Pixels, frame: int | None
+    syntax: pydicom.uid.UID, header: Header, pixels: Pixels, frame: int | None, signed: bool
 ) -> npt.NDArray[np.generic]:
     """[(frames,) H, W (, colours)] by pydicom, whose decoder is told what the header says: no dataset is built."""
     options: dict[str, Any] = {
         ours: header.get(theirs) for ours, theirs in _OPTIONS.items() if theirs in header
     }
+    if (
+        signed
+    ):  # what the numbers are is said by the frame; PS3.5 A.4.4 wants the header to say the same
+        options["pixel_representation"] = 1
     options["number_of_frames"] = int(header.get("NumberOfFrames") or 1)
     if "ExtendedOffsetTable" in header:
         names = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
         options["extended_offsets"] = tuple(header.get(name) for name in names)
     options |= {"pixel_keyword": pixels.keyword, "pixel_vr": pixels.vr, "view_only": True}
-    return get_decoder(syntax).as_array(pixels.data, index=frame, **options)[0]
+    decoder = get_decoder(syntax)
+    if frame is not None and _begins_within_a_byte(syntax, header):
+        return decoder.as_array(pixels.data, **options)[0][frame]
+    return decoder.as_array(pixels.data, index=frame, **options)[0]
+
+
+def _begins_within_a_byte(syntax: pydicom.uid.UID, header: Header) -> bool:
+    """Whether frames of packed bits follow each other without a gap (PS3.5 8.1.1): pydicom finds none by itself."""
+    packed = header.get("BitsAllocated") == 1 and not syntax.is_compressed
+    return packed and int(header.get("Rows")) * int(header.get("Columns")) % 8 != 0
 
 
 def _uncompressed(implicit: bool, little: bool) -> pydicom.uid.UID:
@@ -81,7 +145,10 @@ def _uncompressed(implicit: bool, little: bool) -> pydicom.uid.UID:
     return pydicom.uid.ExplicitVRLittleEndian if little else pydicom.uid.ExplicitVRBigEndian
 
 
-def _is_compressed(syntax: pydicom.uid.UID) -> bool:
+def _gdcm_may_know(syntax: pydicom.uid.UID) -> bool:
+    """Whether it is compressed, in a way that has no decoder of its own here: behind one GDCM looks for seconds."""
+    if syntax in CHECKED and get_decoder(syntax).is_available:
+        return False
     return bool(syntax.is_transfer_syntax) and bool(syntax.is_compressed)
 
 

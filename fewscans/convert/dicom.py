@@ -20,10 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fewscans.convert import Meta, Scan, Unreadable, check_size, join_equal_channels, make_finite
-from fewscans.convert.decoding import decode
+from fewscans.convert.decoding import Decoded, decode
 from fewscans.convert.headers import Header, read_header, read_pixels
+from fewscans.convert.padding import Padding, fill_padding
 from fewscans.convert.quiet import quiet
-from fewscans.convert.realworld import real_world
+from fewscans.convert.realworld import Line, Table, real_world
 
 # PS3.3 C.7.6.16.1
 _PER_FRAME, _SHARED = "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"
@@ -47,31 +48,76 @@ def read_dicom(path: Path, kind: str, frame: int | None = None) -> Scan:
             )
         if (frame or 0) >= frames:
             raise Unreadable(f"{frames} frames; there is no number {(frame or 0) + 1}")
-        planes, rescaled, notes = decode(path, header, read_pixels(path, header), frame)
-        array = np.ascontiguousarray(planes[0])
+        decoded = decode(path, header, read_pixels(path, header), frame)
+        array = np.ascontiguousarray(decoded.planes[0])
         spacing, more = spacing_of(header, frame or 0)
-        meta = meta_of(header, array, rescaled, frame or 0)
+        array, padding, meta = values_of(header, array, decoded, frame or 0)
+    array, padded = _without_padding(array, padding, meta)
     array, not_finite = make_finite(array)
-    meta = replace(meta, format=kind, notes=(*notes, *more, *meta.notes, *not_finite))
+    meta = replace(
+        meta, format=kind, notes=(*decoded.notes, *more, *meta.notes, *padded, *not_finite)
+    )
     return Scan(join_equal_channels(array), spacing, meta)
 
 
-def meta_of(header: Header, array: npt.NDArray[np.generic], rescaled: bool, frame: int = 0) -> Meta:
-    """Mode, bits and way to physical values of a frame, whose pixels are `array`; MONOCHROME1 is in it."""
+def _without_padding(
+    array: npt.NDArray[np.generic], padding: Padding | None, meta: Meta
+) -> tuple[npt.NDArray[np.generic], tuple[str, ...]]:
+    """(`array` or, where padding became the lowest real value, another, notes)."""
+    mask = None if padding is None else padding.of(array)
+    if mask is None or not mask.any():
+        return array, ()
+    made = array.copy()
+    notes = fill_padding(made[:, None], lambda _: mask, meta.scale < 0)
+    return (made, notes) if notes else (array, ())
+
+
+def values_of(
+    header: Header, array: npt.NDArray[np.generic], decoded: Decoded, frame: int = 0
+) -> tuple[npt.NDArray[np.generic], Padding | None, Meta]:
+    """(pixels, their padding, mode, bits and way to physical values) of a frame that was decoded to `array`.
+
+    The pixels are `array`, but for a table of real world values. MONOCHROME1 is in the way to physical values.
+    """
     photometric = str(header.get("PhotometricInterpretation", "")).strip() or "unknown"
+    padding, rescaled = decoded.padding, decoded.rescaled
+    mask = None if padding is None else padding.of(array)
+    measured = array
+    if mask is not None and mask.any() and not mask.all():
+        measured = array[~mask]  # what is no measurement takes no part in ranges
     unit = _unit(header, frame)
     slope, intercept = (1.0, 0.0) if rescaled else _rescale(header, frame)
     notes: tuple[str, ...] = ()
     if not unit and not rescaled:
-        mapped, notes = real_world(header, array, frame)
-        slope, intercept, unit = mapped or (slope, intercept, unit)
+        mapped, notes = real_world(header, measured, frame)
+        if isinstance(mapped, Line):
+            slope, intercept, unit = mapped
+        elif mapped is not None:
+            array, padding = _by_table(mapped, array, mask, measured)
+            slope, intercept, unit = 1.0, 0.0, mapped.unit
     bits = int(header.get("BitsStored") or header.get("BitsAllocated") or 8 * array.dtype.itemsize)
     if photometric == "MONOCHROME1" and not unit:
-        slope, intercept = _turn_over(header, array, slope, intercept, rescaled)
+        slope, intercept = _turn_over(header, measured, slope, intercept, rescaled)
         notes = (*notes, "MONOCHROME1: turned over")
     elif photometric == "MONOCHROME1":
         notes = (*notes, f"MONOCHROME1 with values in {unit}: kept as they are")
-    return Meta("DICOM", photometric, bits, slope, intercept, unit, notes)
+    return array, padding, Meta("DICOM", photometric, bits, slope, intercept, unit, notes)
+
+
+def _by_table(
+    table: Table,
+    array: npt.NDArray[np.generic],
+    mask: npt.NDArray[np.bool_] | None,
+    measured: npt.NDArray[np.generic],
+) -> tuple[npt.NDArray[np.generic], Padding | None]:
+    """(values of `array`, their padding): what is padding, by `mask`, need not be in the table."""
+    if measured is array or mask is None:
+        return table.of(array), None
+    values = table.of(measured)
+    below = float(np.nextafter(values.min(), np.float32(-np.inf)))  # no measured pixel has it
+    made = np.full(array.shape, below, np.float32)
+    made[~mask] = values
+    return made, Padding(below, below)
 
 
 def check_is_image(header: Header) -> int:
@@ -131,7 +177,7 @@ def _turn_over(
     bits = int(header.get("BitsStored") or 0)
     if rescaled or not bits or array.dtype.kind == "f":
         low, high = float(array.min()), float(array.max())
-    elif header.get("PixelRepresentation") == 1:
+    elif array.dtype.kind == "i":
         low, high = -float(2 ** (bits - 1)), float(2 ** (bits - 1) - 1)
     else:
         low, high = 0.0, float(2**bits - 1)

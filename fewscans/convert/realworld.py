@@ -1,4 +1,4 @@
-"""Real world values of DICOM (PS3.3 C.7.6.16.2.11): straight lines from stored numbers to a unit.
+"""Real world values of DICOM (PS3.3 C.7.6.16.2.11): straight lines or tables from stored numbers to a unit.
 
 They start from the stored number, as the modality transformation does, so a value has the one or the other, never
 both. A modality transformation that names its unit (HU, or a Rescale Type) goes first: there is one of it, viewers
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,33 +20,78 @@ if TYPE_CHECKING:
 
 _SEQUENCE = "RealWorldValueMappingSequence"
 _HU = "[hnsf'U]"  # UCUM
+_LEFT_OUT = "a real world mapping that leaves out some of the pixels was not used"
+
+
+class Line(NamedTuple):
+    """``stored * slope + intercept`` in a unit."""
+
+    slope: float
+    intercept: float
+    unit: str
+
+
+class Table(NamedTuple):
+    """Value in a unit of each stored number from `first` on."""
+
+    first: int
+    values: npt.NDArray[np.float64]
+    unit: str
+
+    def of(self, stored: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+        """Values of whole numbers that are all in the table, any shape."""
+        return self.values[stored.astype(np.int64) - self.first].astype(np.float32)
 
 
 def real_world(
     header: Header, array: npt.NDArray[np.generic], frame: int
-) -> tuple[tuple[float, float, str] | None, tuple[str, ...]]:
-    """((slope, intercept, unit) of a frame whose stored pixels are `array`, or None, notes).
+) -> tuple[Line | Table | None, tuple[str, ...]]:
+    """(mapping of a frame whose stored pixels, without padding, are `array`, or None, notes).
 
-    None where there is no mapping, several (which one is meant is the reader's choice), a table in place of a line, no
-    unit, or pixels that it does not reach; a note says which.
+    None where there is no mapping, several (which one is meant is the reader's choice), neither line nor whole table,
+    no unit, or pixels that it does not reach; a note says which.
     """
     items = _mappings(header, frame)
     if not items:
         return None, ()
     if len(items) > 1:
         return None, (f"{len(items)} real world mappings: none was used",)
+    unit = _unit(items[0])
     slope, intercept = (
         _number(items[0].get(f"RealWorldValue{name}")) for name in ("Slope", "Intercept")
     )
-    unit = _unit(items[0])
-    if slope is None or intercept is None or not slope:
-        return None, ("a real world mapping that is no straight line was not used",)
+    data = items[0].get("RealWorldValueLUTData")
+    is_line = slope is not None and intercept is not None and slope != 0
+    if not is_line and data is None:
+        return None, ("a real world mapping without line or table was not used",)
     if not unit:
         return None, ("a real world mapping without a unit was not used",)
     low, high = (_end(items[0], name, array) for name in ("First", "Last"))
     if (low is not None and array.min() < low) or (high is not None and array.max() > high):
-        return None, ("a real world mapping that leaves out some of the pixels was not used",)
-    return (slope, intercept, unit), (f"values in {unit}, by a real world mapping",)
+        return None, (_LEFT_OUT,)
+    if slope and intercept is not None:
+        return Line(slope, intercept, unit), (f"values in {unit}, by a real world mapping",)
+    table = _table(data, low, high, array)
+    if table is None:
+        return None, ("a real world mapping whose table is not whole was not used",)
+    return Table(*table, unit), (f"values in {unit}, by the table of a real world mapping",)
+
+
+def _table(
+    data: Any, low: float | None, high: float | None, array: npt.NDArray[np.generic]
+) -> tuple[int, npt.NDArray[np.float64]] | None:
+    """(first stored number, value of each), None where they are not those of all numbers from `low` to `high`."""
+    if low is None or high is None or array.dtype.kind not in "iu":
+        return None
+    if not (low.is_integer() and high.is_integer()):
+        return None
+    try:
+        values = np.atleast_1d(np.asarray(data, np.float64))
+    except (TypeError, ValueError):
+        return None
+    if values.shape != (int(high) - int(low) + 1,) or not np.isfinite(values).all():
+        return None
+    return int(low), values
 
 
 def _mappings(header: Header, frame: int) -> list[Any]:

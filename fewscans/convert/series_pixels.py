@@ -22,10 +22,11 @@ from fewscans.convert import (
     to_physical,
 )
 from fewscans.convert.decoding import decode
-from fewscans.convert.dicom import check_is_image, meta_of
+from fewscans.convert.dicom import check_is_image, values_of
 from fewscans.convert.frames import Frame, read_frames
 from fewscans.convert.headers import Header, Pixels, read_header, read_pixels
 from fewscans.convert.mosaic import cut_tile
+from fewscans.convert.padding import Mask, Padding, fill_padding
 from fewscans.convert.quiet import quiet
 from fewscans.convert.series import Volume, find_volumes
 from fewscans.convert.stack import Stack, arrange, make_even, move_plane
@@ -49,8 +50,8 @@ def read_series(volume: Volume) -> Scan:
         raise Unreadable(volume.problem, "set-aside", "DICOM")
     stack = arrange(volume.frames)
     check_size(stack.grid[3], stack.grid[2], len(stack.places), most=MAX_VOXELS)
-    voxels, metas, doubled = _stored(stack)
-    voxels, meta = _in_one_scale(voxels, metas)
+    voxels, metas, paddings, doubled = _stored(stack)
+    voxels, meta = _in_one_scale(voxels, metas, paddings)
     if np.abs(stack.shift).max() > 0:
         voxels = _upright(voxels, stack, fill=voxels.min() if meta.scale > 0 else voxels.max())
     if not stack.even:
@@ -87,13 +88,19 @@ def read_one_volume(path: Path, kind: str) -> Scan:
     return read_series(volumes[0])
 
 
-def _stored(stack: Stack) -> tuple[Array, list[Meta], tuple[str, ...]]:
-    """([C, D, H, W] as stored, what each plane says of its values, notes); doubles are compared and left out."""
+def _stored(stack: Stack) -> tuple[Array, list[Meta], list[Padding | None], tuple[str, ...]]:
+    """([C, D, H, W] as stored, what each plane says of its values, its padding, notes).
+
+    Doubles are compared and left out.
+    """
     place_of = {id(frame): k for k, place in enumerate(stack.places) for frame in place}
     voxels: Array | None = None
     metas: dict[int, Meta] = {}
+    paddings: dict[int, Padding | None] = {}
     doubled = 0
-    for frame, pixels, meta in _planes([frame for place in stack.places for frame in place]):
+    for frame, pixels, meta, padding in _planes(
+        [frame for place in stack.places for frame in place]
+    ):
         k = place_of[id(frame)]
         if voxels is None:
             voxels = empty_as_ras(
@@ -107,15 +114,16 @@ def _stored(stack: Stack) -> tuple[Array, list[Meta], tuple[str, ...]]:
             continue
         both = np.result_type(voxels.dtype, pixels.dtype)
         voxels = voxels.astype(both, copy=False)
-        voxels[:, k], metas[k] = pixels, meta
+        voxels[:, k], metas[k], paddings[k] = pixels, meta, padding
     assert voxels is not None  # a stack has two places at least
     slices = "a doubled slice" if doubled == 1 else f"{doubled} doubled slices"
     note = (f"{slices}, equal to the first at the place, left out",) if doubled else ()
-    return voxels, [metas[k] for k in range(len(stack.places))], note
+    each = range(len(stack.places))
+    return voxels, [metas[k] for k in each], [paddings[k] for k in each], note
 
 
-def _planes(frames: Sequence[Frame]) -> Iterator[tuple[Frame, Array, Meta]]:
-    """Each frame with its pixels [C, H, W] and what the file says of them; a file at a time."""
+def _planes(frames: Sequence[Frame]) -> Iterator[tuple[Frame, Array, Meta, Padding | None]]:
+    """Each frame with its pixels [C, H, W], what the file says of them, and padding; a file at a time."""
     files: defaultdict[Path, list[Frame]] = defaultdict(list)
     for frame in frames:
         files[frame.file].append(frame)
@@ -127,15 +135,15 @@ def _planes(frames: Sequence[Frame]) -> Iterator[tuple[Frame, Array, Meta]]:
             decoded = decode(path, header, stored) if whole else None
         for number in numbers:
             with quiet():
-                planes, rescaled, notes = decoded or decode(path, header, stored, number)
-                pixels = planes[number if whole else 0]
-                meta = meta_of(header, pixels, rescaled, number)
-            meta = replace(meta, notes=(*notes, *meta.notes))
+                found = decoded or decode(path, header, stored, number)
+                pixels = found.planes[number if whole else 0]
+                pixels, padding, meta = values_of(header, pixels, found, number)
+            meta = replace(meta, notes=(*found.notes, *meta.notes))
             for frame in (frame for frame in members if frame.number == number):
-                if frame.tile < 0:
-                    yield frame, pixels, meta
-                else:
-                    yield frame, cut_tile(pixels, frame.tile, frame.n_rows, frame.n_columns), meta
+                whole_or_tile = pixels
+                if frame.tile >= 0:
+                    whole_or_tile = cut_tile(pixels, frame.tile, frame.n_rows, frame.n_columns)
+                yield frame, whole_or_tile, meta, padding
 
 
 @lru_cache(maxsize=1)
@@ -154,8 +162,18 @@ def _check_equal(one: tuple[Array, Meta], other: tuple[Array, Meta], at_mm: floa
         )
 
 
-def _in_one_scale(voxels: Array, metas: Sequence[Meta]) -> tuple[Array, Meta]:
-    """(voxels, their meta): as stored where all planes are scaled alike, else physical values as float32."""
+def _in_one_scale(
+    voxels: Array, metas: Sequence[Meta], paddings: Sequence[Padding | None]
+) -> tuple[Array, Meta]:
+    """(voxels, their meta): as stored where all planes are scaled alike, else physical values as float32.
+
+    Padding becomes the lowest real value of all planes, before anything is interpolated between it and tissue.
+    """
+
+    def padded(k: int) -> Mask | None:
+        padding = paddings[k]
+        return None if padding is None else padding.of(voxels[:, k])
+
     first = metas[0]
     if len({meta.unit for meta in metas}) > 1:
         units = ", ".join(sorted({meta.unit or "none" for meta in metas}))
@@ -163,10 +181,14 @@ def _in_one_scale(voxels: Array, metas: Sequence[Meta]) -> tuple[Array, Meta]:
     notes = tuple(dict.fromkeys(note for meta in metas for note in meta.notes))
     bits = max(meta.bits for meta in metas)
     if len({(meta.scale, meta.intercept) for meta in metas}) == 1:
+        if any(paddings):
+            notes = (*notes, *fill_padding(voxels, padded, first.scale < 0))
         return voxels, replace(first, bits=bits, notes=notes)
     physical = np.empty(voxels.shape, np.float32)
     for k, meta in enumerate(metas):
         physical[:, k] = to_physical(voxels[:, k], meta.scale, meta.intercept)
+    if any(paddings):
+        notes = (*notes, *fill_padding(physical, padded, False))
     note = "slices are scaled differently: physical values are kept"
     return physical, replace(first, bits=bits, scale=1.0, intercept=0.0, notes=(*notes, note))
 
