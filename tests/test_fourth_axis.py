@@ -214,6 +214,7 @@ def test_one_volume_is_in_memory_and_packed_data_are_unpacked_twice(tmp_path, na
             yield block
 
     monkeypatch.setattr(parts, "blocks_of", counted)
+    monkeypatch.setattr(parts, "_TOGETHER", 3 * volumes[0].nbytes)
     parts._open.cache_clear()
     read(save(tmp_path / "warm.nii", body(2)), 3, 0)
     tracemalloc.start()
@@ -223,6 +224,7 @@ def test_one_volume_is_in_memory_and_packed_data_are_unpacked_twice(tmp_path, na
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 4 * volumes[0].nbytes + 2**23
-    if name not in ("packed.nrrd", "a.npy"):  # whose volumes are woven into each other
-        assert sum(unpacked) <= volumes.nbytes + 2**21
+    assert peak < 8 * volumes[0].nbytes + 2**22 < volumes.nbytes
+    # Beside the look at the whole file; volumes that are woven into each other come three in one go.
+    passes = {"packed.nrrd": 7, "packed.mha": 1, "a.nii.gz": 1}.get(name, 0)
+    assert sum(unpacked) <= passes * (volumes.nbytes + 2**21)

@@ -1,4 +1,4 @@
-"""One volume after the other of a file that holds several (4D): of what is packed no more is in memory than one.
+"""One volume after the other of a file that holds several (4D): no more is in memory than one, or a few small ones.
 
 A file is checked to its end when it is opened, without keeping anything. Packed data are then unpacked once more, from
 one volume to the next, so that 20 volumes take hardly more time than one; else a file is read where a volume lies.
@@ -21,6 +21,8 @@ MOST_VOLUMES = 10_000
 # Voxels of all volumes of a file: a few bytes of gzip may promise thousands of volumes of nothing.
 MOST_IN_ALL = 2**31
 _BLOCK = 2**20
+# Bytes of volumes that are taken apart in one go, where they are woven into each other; one volume at least.
+_TOGETHER = 2**26
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class _Opened:
             handle.seek(layout.start)
             check = unpack if layout.packed else read_plain
             self.notes = check(handle, needed, keep=False)[1]
+        self._kept: dict[int, bytearray] = {}
         self._begin()
 
     def _begin(self) -> None:
@@ -145,18 +148,22 @@ class _Opened:
             self._at += len(part)
 
     def _unwoven(self, number: int) -> Bytes:
-        """Every `count`-th number, from the whole file, a block at a time."""
-        layout, kept = self.layout, bytearray()
-        self._begin()
-        self._take(layout.before, None)
-        places = layout.n_bytes // layout.woven
-        each = max(1, _BLOCK // (layout.count * layout.woven))
-        for first in range(0, places, each):
-            block = bytearray()
-            self._take(min(each, places - first) * layout.count * layout.woven, block)
-            numbers = np.frombuffer(block, np.uint8).reshape(-1, layout.count, layout.woven)
-            kept += numbers[:, number].tobytes()
-        return kept
+        """Every `count`-th number, from the whole file; the next volumes with it, for each look takes as long."""
+        if number not in self._kept:
+            layout = self.layout
+            last = min(layout.count, number + max(1, _TOGETHER // layout.n_bytes))
+            self._kept = {one: bytearray() for one in range(number, last)}
+            self._begin()
+            self._take(layout.before, None)
+            places = layout.n_bytes // layout.woven
+            each = max(1, _BLOCK // (layout.count * layout.woven))
+            for first in range(0, places, each):
+                block = bytearray()
+                self._take(min(each, places - first) * layout.count * layout.woven, block)
+                numbers = np.frombuffer(block, np.uint8).reshape(-1, layout.count, layout.woven)
+                for one, kept in self._kept.items():
+                    kept += numbers[:, one].tobytes()
+        return self._kept[number]
 
 
 def _blocks(layout: Layout) -> Iterator[Bytes]:
