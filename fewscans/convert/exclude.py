@@ -48,5 +48,5 @@ def apply_exclude(
 
 def _is_of_volumes(pattern: str, paths: Sequence[str]) -> bool:
     """Whether what stands before the last '#' of a glob meets a path."""
-    before, sign, _ = pattern.rpartition("#")
-    return bool(sign and before) and any(is_excluded(path, [before]) for path in paths)
+    before, _, after = pattern.rpartition("#")
+    return bool(before and after) and any(is_excluded(path, [before]) for path in paths)
