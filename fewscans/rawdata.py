@@ -13,7 +13,7 @@ from fewscans.config import Config
 from fewscans.config.values import ValueTable
 from fewscans.convert.layouts import is_layout, table_beside
 from fewscans.convert.pairs import files_of
-from fewscans.convert.paths import named_file
+from fewscans.convert.paths import named_file, split_number
 from fewscans.convert.rows import read_rows
 from fewscans.convert.slices import split_slice
 from fewscans.convert.table import check_dataset
@@ -168,8 +168,8 @@ def _files(place: Place, path_column: str, mask_column: str) -> Files:
         found = _stat(Path(place.npz))
         return Files(digest([found]), max(0, found[0]))
     files = _listed(place, path_column, mask_column)
-    # Rows that name slices, or volumes of one folder, name its files several times.
-    sizes = {(split_slice(path)[0], max(0, size)) for path, size, _ in files}
+    # Rows that name slices, frames, or volumes of one folder or file, name its files several times.
+    sizes = {(split_number(split_slice(path)[0])[0], max(0, size)) for path, size, _ in files}
     return Files(digest(files), sum(size for _, size in sizes))
 
 

@@ -30,7 +30,7 @@ from lies import LIES
 # ends in an error. On a busy machine a file may wait; one that only waits is a hang, too.
 HANG_S, WAIT_S, MEMORY_MB = 10, 600, 2048
 # Readers whose headers say how many bytes follow: fewer voxels than there are bytes is told in a note.
-COUNTED = ("dicom", "nii", "nii.gz", "hdr", "nrrd", "mha", "npy")
+COUNTED = ("dicom", "nii", "nii.gz", "hdr", "nrrd", "mha", "npy", "4d")
 
 # --- one case, and what may not come out ----------------------------------------------------------
 

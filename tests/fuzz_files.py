@@ -8,7 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from conftest import dicom_file
+<<<<<<< HEAD
 from convert_factory import raw_png
+=======
+from fourth_axis_factory import body, save
+>>>>>>> fourd
 from PIL import Image
 
 Files = dict[str, bytes]
@@ -152,6 +156,17 @@ def _npy(folder: Path) -> list[Files]:
     return [_folder(folder, lambda here, a=array: np.save(here / "a.npy", a)) for array in arrays]
 
 
+def _fourth_axis(folder: Path) -> list[Files]:
+    made = []
+    for name, packed in (
+        ("a.nii", False), ("a.nii.gz", True), ("a.nrrd", True), ("a.mha", False), ("a.mha", True), ("a.npy", True),
+        ("first.nrrd", False), ("packed.nrrd", True),
+    ):  # fmt: skip
+        volumes = body(3, shape=BODY.shape[::-1])
+        made.append(_folder(folder, lambda here, n=name, v=volumes, p=packed: save(here / n, v, p)))
+    return made
+
+
 def _npz(folder: Path) -> list[Files]:
     arrays = {"train_images": np.stack([BODY] * 3), "train_labels": np.arange(3)[:, None] % 2}
     arrays |= {"test_images": BODY[None], "test_labels": np.zeros((1, 1), int)}
@@ -184,6 +199,7 @@ READERS: dict[str, Callable[[Path], list[Files]]] = {
     "nrrd": _itk(".nrrd", ".nhdr"),
     "mha": _itk(".mha", ".mhd"),
     "npy": _npy,
+    "4d": _fourth_axis,
     "npz": _npz,
 }  # fmt: skip
 FLAT = ("png", "jpeg", "tiff", "bmp", "dicom")
@@ -203,7 +219,7 @@ def read_files(reader: str, folder: Path, names: list[str]) -> list:
     from fewscans.convert.sources import list_scans, open_reader
     from fewscans.convert.unfold import unfold
 
-    if reader == "series":
+    if reader in ("series", "4d"):
         table = folder.with_suffix(".csv")
         table.write_text(f"path\n{folder.name}")
         params = ConvertParams(dataset="d", root=str(folder.parent), table=str(table), ndim=3)

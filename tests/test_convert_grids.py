@@ -108,7 +108,7 @@ def test_what_is_no_volume_or_no_image_is_set_aside(tmp_path):
         said = reason(write(tmp_path / f"c{end}", waves))
         assert said.startswith(("set-aside: complex", "set-aside: 2 numbers per voxel"))
     series = write(tmp_path / "4d.mha", sitk.GetImageFromArray(np.stack([BODY] * 3), False))
-    assert reason(series).startswith("set-aside: 4 axes (4 x 5 x 6 x 3)")
+    assert reason(series).startswith("set-aside: 3 volumes (4 x 5 x 6 x 3)")
 
 
 # --- what headers do not say ----------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 
 import numpy as np
 import pandas as pd
@@ -134,11 +135,14 @@ def test_what_is_excluded_leaves_and_what_meets_nothing_is_told(paths, patterns)
     problems = Problems("d")
     kept = apply_exclude(paths, patterns, problems, "d")
     assert kept == [path for path in paths if not is_excluded(path, patterns)]
-    idle = [
-        one
-        for one in patterns
-        if not any(is_excluded(p, [one]) or one.startswith((f"{p}/", f"{p}#")) for p in paths)
-    ]
+
+    def is_about(pattern: str, path: str) -> bool:
+        if is_excluded(path, [pattern]) or pattern.startswith((f"{path}/", f"{path}#")):
+            return True
+        of_volumes = re.fullmatch("(.+)#[^#]+", pattern)  # of the files that its first part meets
+        return of_volumes is not None and is_excluded(path, [of_volumes[1]])
+
+    idle = [one for one in patterns if not any(is_about(one, path) for path in paths)]
     said = [f"'{one}' meets no path. Correct it or remove it." for one in idle]
     assert [message for _, message in problems.lines] == list(dict.fromkeys(said))
 

@@ -65,7 +65,7 @@ def test_the_name_may_lie_about_gzip(tmp_path):
 def test_what_is_no_volume_is_set_aside_in_words(tmp_path, write_dicom):
     cases = {
         "slice": (save(tmp_path / "s.nii", RAS[:, :, :1]), "a slice (4 x 5 x 1)"),
-        "series": (save(tmp_path / "t.nii", np.zeros((4, 5, 6, 3), np.int16)), "4 axes"),
+        "series": (save(tmp_path / "t.nii", np.zeros((4, 5, 6, 3), np.int16)), "3 volumes"),
     }
     for path, said in cases.values():
         with pytest.raises(Unreadable, match="read") as refused:

@@ -53,7 +53,7 @@ def join_table(index: pd.DataFrame, table: pd.DataFrame, params: AuditParams) ->
     scans["own_label"] = False
     if "volume" in scans:
         scans["own_label"] = (scans["path"] != scans["volume"]) & (scans["path"] == sources)
-        sources = scans["whole"]
+    sources = scans.get("whole", sources)
     first = scans.groupby(sources.to_numpy(), sort=False)["scan"].transform("first")
     scans.loc[~scans["known_patient"], "patient"] = NO_PATIENT + first
     # Only a table has attributes: folders of classes and .npz files do not.

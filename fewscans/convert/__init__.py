@@ -164,7 +164,10 @@ def _is_analyze(head: bytes, order: Literal["little", "big"]) -> bool:
 
 
 def read(path: str | os.PathLike[str], ndim: int = 2, frame: int | None = None) -> Scan:
-    """Read one image of any kind, or one volume where `ndim` is 3; `frame`, from 0, of several in a DICOM file.
+    """Read one image of any kind, or one volume where `ndim` is 3.
+
+    `frame`, from 0, is one of several: in 2D in a DICOM file, in 3D in another one that `count_volumes` says to hold
+    several.
 
     Raises
     ------
@@ -176,8 +179,37 @@ def read(path: str | os.PathLike[str], ndim: int = 2, frame: int | None = None) 
         kind = kind_of(path)
     with in_words(path, kind):
         if frame is not None:
-            return _read_frame(path, kind, frame)
+            return _read_part(path, kind, frame) if ndim == 3 else _read_frame(path, kind, frame)
         return _reader(kind, ndim)(path, kind)
+
+
+def count_volumes(path: str | os.PathLike[str]) -> int:
+    """Number of volumes in a file along an axis of its own (4D), each read by `read`; 1 for all DICOM and images.
+
+    Where they are several, the file was looked through: all of them are there.
+
+    Raises
+    ------
+    Unreadable
+        The file cannot be used, whichever volume is meant.
+    """
+    path = header_of(Path(path))
+    with in_words(path):
+        kind = kind_of(path)
+    with in_words(path, kind):
+        if kind in ("NIFTI", "ANALYZE"):
+            from fewscans.convert import volume
+
+            return volume.count_volumes(path, kind)
+        if kind in ("NRRD", "MHA"):
+            from fewscans.convert import itk
+
+            return itk.count_volumes(path, kind)
+        if kind == "NPY":
+            from fewscans.convert import npy
+
+            return npy.count_volumes(path)
+    return 1
 
 
 @contextlib.contextmanager
@@ -259,6 +291,22 @@ def _read_frame(path: Path, kind: str, frame: int) -> Scan:
     from fewscans.convert.dicom import read_dicom
 
     return read_dicom(path, kind, frame)
+
+
+def _read_part(path: Path, kind: str, number: int) -> Scan:
+    if kind in ("NIFTI", "ANALYZE"):
+        from fewscans.convert.volume import read_volume
+
+        return read_volume(path, kind, number)
+    if kind in ("NRRD", "MHA"):
+        from fewscans.convert.itk import read_itk
+
+        return read_itk(path, kind, 3, number)
+    if kind == "NPY":
+        from fewscans.convert.npy import read_npy
+
+        return read_npy(path, kind, 3, number)
+    raise Unreadable("has no numbered volumes", "set-aside")
 
 
 def _os_reason(error: OSError) -> str:

@@ -80,7 +80,10 @@ def write_chunk(params: ConvertParams, out: str | os.PathLike[str]) -> dict[str,
         rows, facts["key_mark"] = hide(rows, params)
         facts["chunk"] = params.chunk
     columns = [*COLUMNS["index"], "note", "source", *FROM_HEADER]
-    columns += ["volume", "whole"] if params.slices is not None else []
+    columns += ["volume"] if params.slices is not None else []
+    # Rows may name frames or volumes of one file one by one.
+    apart = params.slices is not None or any(one.number for one in everything)
+    columns += ["whole"] if apart else []
     columns += (
         ["mask_offset", "mask_dtype", "mask_labels"] if any(one.mask for one in everything) else []
     )

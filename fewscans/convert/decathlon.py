@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from fewscans.convert.kinds import endings
-from fewscans.convert.layouts import Row, read_json
+from fewscans.convert.layouts import DECATHLON, Row, is_decathlon, read_json
 from fewscans.convert.paths import count, shown
 from fewscans.errors import Problems
 
 _PARTS = {"training": ("train", "numTraining"), "test": ("test", "numTest")}
 _ENDS = endings("NIfTI", "NRRD", "MHA")
+# Names of modalities that may stand in notes of a private data set: what a file says is not passed on.
+KNOWN = "FLAIR T1 T1w t1gd T1ce T1c T2 T2w ADC DWI PD PET CT MR MRI SWI"
 
 
 def decathlon_rows(path: Path, table: Sequence[Row], name: str) -> list[Row]:
@@ -68,6 +71,23 @@ def decathlon_rows(path: Path, table: Sequence[Row], name: str) -> list[Row]:
     problems.raise_if_any()
     empty = dict.fromkeys(table[0] if table else (), "")
     return [{**empty, **row, **joined.get(row["patient"], {})} for row in rows]
+
+
+def modalities(table: str) -> tuple[str, ...]:
+    """Names of the volumes in each image of the data set that a table belongs to; nothing where it is no Decathlon."""
+    path = Path(table).with_name(DECATHLON)
+    try:
+        return _modalities(path, path.stat().st_mtime_ns)
+    except OSError:
+        return ()
+
+
+@lru_cache(maxsize=4)
+def _modalities(path: Path, changed: int) -> tuple[str, ...]:
+    said = read_json(path).get("modality") if is_decathlon(path) else None
+    if not isinstance(said, dict) or not all(key.isdecimal() for key in said):
+        return ()
+    return tuple(" ".join(str(said[key]).split())[:40] for key in sorted(said, key=int))
 
 
 def _image(entry: Any) -> str:

@@ -33,13 +33,20 @@ def apply_exclude(
 ) -> list[str]:
     """`paths` that no pattern (a path, or a glob) meets; a pattern that meets none is a problem.
 
-    One that begins with a path of a folder is about what is in it (`unfold` looks at that), and is none.
+    One that begins with a path of a folder is about what is in it (`unfold` looks at that), and is none. Neither is a
+    glob of volumes, ``*.nii.gz#[234]``, that meets files.
     """
     there = set(paths)
     for pattern in patterns:
         inside = any(pattern[: found.start()] in there for found in re.finditer("[/#]", pattern))
-        if inside or pattern in there:
+        if inside or pattern in there or _is_of_volumes(pattern, paths):
             continue
         if not _GLOB.search(pattern) or not any(is_excluded(path, [pattern]) for path in paths):
             problems.add(f"{place}.exclude", f"'{pattern}' meets no path. Correct it or remove it.")
     return [path for path in paths if not is_excluded(path, patterns)]
+
+
+def _is_of_volumes(pattern: str, paths: Sequence[str]) -> bool:
+    """Whether what stands before the last '#' of a glob meets a path."""
+    before, _, after = pattern.rpartition("#")
+    return bool(before and after) and any(is_excluded(path, [before]) for path in paths)

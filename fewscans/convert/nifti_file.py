@@ -7,6 +7,7 @@ import io
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fewscans.convert import Unreadable
-from fewscans.convert.packed import read_either
+from fewscans.convert.packed import GZIP, Bytes, read_either
 from fewscans.convert.pairs import data_of
+from fewscans.convert.parts import Layout, read_part
 
 _TO_MM = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
 # Bytes before the voxels: header and extensions.
@@ -25,17 +27,53 @@ _NO_ORIENTATION = (
 )
 
 
-def open_image(
-    path: Path, kind: str, check: Callable[[tuple[int, ...]], object]
-) -> tuple[Any, npt.NDArray[Any], tuple[str, ...]]:
-    """(nibabel image without voxels, voxels as stored, notes); `check` sees the shape before any voxel is read.
+@dataclass(frozen=True)
+class NiftiHeader:
+    """What a file says of itself before its voxels.
 
-    The voxels are the bytes of the file, seen as an array: no copy of them.
+    Attributes
+    ----------
+    fields : nibabel header
+        As it stands in the file, unchecked.
+    shape : tuple of int
+        Of the array, (x, y, z, ...).
+    before : int
+        Bytes in front of the voxels.
+    voxels : Path
+        The file that has them.
+    head : bytes
+        Header, and what fits behind it.
+    image_type : class
+        Of nibabel.
+    apart : bool
+        Whether the voxels are in another file.
+    """
+
+    fields: Any
+    shape: tuple[int, ...]
+    before: int
+    voxels: Path
+    head: bytes
+    image_type: Any
+    apart: bool
+
+    def layout(self, count: int) -> Layout:
+        """Where `count` volumes lie, along an axis behind the first three."""
+        with open(self.voxels, "rb") as handle:
+            packed = handle.read(2) == GZIP
+        n_bytes = self.fields.get_data_dtype().itemsize * math.prod(self.shape[:3])
+        return Layout(self.voxels, 0, self.before, n_bytes, count, packed)
+
+
+def read_nifti_header(
+    path: Path, kind: str, check: Callable[[tuple[int, ...]], object]
+) -> NiftiHeader:
+    """The header; `check` sees the shape.
 
     Raises
     ------
     Unreadable
-        What `check` raises; voxels that are not all there, or not beside a header that is apart from them.
+        What `check` raises; voxels that are far behind the header, or not beside one that is apart from them.
     """
     import nibabel as nib
     from nibabel.imageglobals import logger as nibabel_logger
@@ -57,25 +95,56 @@ def open_image(
     before = float(header["vox_offset"])
     if not 0 <= before <= _MOST_BEFORE:
         raise Unreadable(f"damaged: its voxels begin at byte {before:g}")
-    n_bytes = int(before) + header.get_data_dtype().itemsize * math.prod(shape)
     try:
-        data, notes = read_either(data_of(path) or path if apart else path, n_bytes)
+        voxels = data_of(path) or path if apart else path
     except ValueError as error:
         raise Unreadable(str(error)) from None
-    voxels = np.ndarray(shape, header.get_data_dtype(), data, int(before), order="F")
-    if not apart:
+    return NiftiHeader(header, shape, int(before), voxels, head, image_type, apart)
+
+
+def open_image(
+    path: Path,
+    kind: str,
+    check: Callable[[tuple[int, ...]], object],
+    part: tuple[int, int] | None = None,
+) -> tuple[Any, npt.NDArray[Any], tuple[str, ...]]:
+    """(nibabel image without voxels, voxels as stored, notes); `check` sees the shape before any voxel is read.
+
+    With `part` the voxels are those of this volume, from 0, of so many. They are the bytes of the file, seen as an
+    array: no copy of them.
+
+    Raises
+    ------
+    Unreadable
+        What `check` raises; voxels that are not all there, or not beside a header that is apart from them.
+    """
+    header = read_nifti_header(path, kind, check)
+    dtype, shape, start = header.fields.get_data_dtype(), header.shape, header.before
+    data: Bytes
+    if part is None:
+        data, notes = read_either(header.voxels, start + dtype.itemsize * math.prod(shape))
+    else:
+        data, notes = read_part(header.layout(part[1]), part[0])
+        shape, start = shape[:3], 0
+    voxels = np.ndarray(shape, dtype, data, start, order="F")
+    image_type, head = header.image_type, header.head
+    if not header.apart:
         # Extensions may stand before the voxels.
-        return image_type.from_bytes(bytes(data[: max(int(before), len(head))])), voxels, notes
+        n_before = max(header.before, len(head))
+        before = bytes(data[:n_before]) if part is None else _head(path, n_before)
+        return image_type.from_bytes(before), voxels, notes
     files = image_type.make_file_map({"header": io.BytesIO(head), "image": io.BytesIO()})
     image = image_type.from_file_map(files)
-    return image, voxels, (*_analyze_notes(header), *notes) if kind == "ANALYZE" else notes
+    analyze = kind == "ANALYZE"
+    return image, voxels, (*_analyze_notes(header.fields), *notes) if analyze else notes
 
 
-def _head(path: Path) -> bytes:
+def _head(path: Path, n_bytes: int = 544) -> bytes:
+    """First bytes of what is packed or not: a NIfTI-2 header and the four bytes that announce extensions."""
     with open(path, "rb") as handle:
-        zipped = handle.read(2) == b"\x1f\x8b"
+        zipped = handle.read(2) == GZIP
     with gzip.open(path, "rb") if zipped else open(path, "rb") as handle:
-        return handle.read(544)  # a NIfTI-2 header and the four bytes that announce extensions
+        return handle.read(n_bytes)
 
 
 def _analyze_notes(header: Any) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ Bytes = bytes | bytearray
 UNPACKING: Any = isal_zlib.error
 
 _BLOCK = 2**20
-_GZIP = b"\x1f\x8b"
+GZIP = b"\x1f\x8b"
 # Packed data that go on by more than this behind what the header needs are no slip of a writer.
 _MOST_BEYOND = 2**24
 
@@ -32,7 +32,7 @@ def unpack(handle: IO[bytes], n_bytes: int, keep: bool = True) -> tuple[Bytes, t
     """
     kept = bytearray()  # grows in place: parts that are joined at the end would be there twice
     found = 0
-    for part in _parts(handle):
+    for part in blocks_of(handle):
         if keep and found < n_bytes:
             kept += part[: n_bytes - found]
         found += len(part)
@@ -43,7 +43,7 @@ def unpack(handle: IO[bytes], n_bytes: int, keep: bool = True) -> tuple[Bytes, t
     return kept, beyond(found - n_bytes)
 
 
-def _parts(handle: IO[bytes]) -> Iterator[bytes]:
+def blocks_of(handle: IO[bytes]) -> Iterator[bytes]:
     """Unpacked blocks of all streams in a file, one behind the other; what follows the last is left alone."""
     machine = isal_zlib.decompressobj(47)  # gzip and zlib, by their first bytes
     data = b""
@@ -60,7 +60,7 @@ def _parts(handle: IO[bytes]) -> Iterator[bytes]:
         data = machine.unconsumed_tail
         if machine.eof:
             data = machine.unused_data or handle.read(_BLOCK)
-            if not data.startswith(_GZIP):
+            if not data.startswith(GZIP):
                 return
             machine = isal_zlib.decompressobj(47)
 
@@ -84,7 +84,7 @@ def read_plain(handle: IO[bytes], n_bytes: int, keep: bool = True) -> tuple[byte
 def read_either(path: Path, n_bytes: int) -> tuple[Bytes, tuple[str, ...]]:
     """(the first `n_bytes`, notes) of a file that is gzip or not, by its content."""
     with open(path, "rb") as handle:
-        zipped = handle.read(2) == _GZIP
+        zipped = handle.read(2) == GZIP
         handle.seek(0)
         return unpack(handle, n_bytes) if zipped else read_plain(handle, n_bytes)
 

@@ -10,6 +10,7 @@ from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
 from fewscans.convert import sniff
+from fewscans.convert.kinds import ENDINGS, endings
 from fewscans.convert.pairs import header_name
 from fewscans.convert.slices import split_slice
 from fewscans.errors import Problems
@@ -23,6 +24,7 @@ _LITTER = {"thumbs.db", "desktop.ini"}
 _HEAD = 160
 
 
+_ENDS = endings(*ENDINGS)
 _NUMBERED = re.compile(r"(.+)#([1-9][0-9]*)")
 
 
@@ -268,11 +270,12 @@ def is_dicom(path: Path) -> bool:
 def class_of(path: str) -> str:
     """Class of a path where there is a folder per class: the first folder, or empty.
 
-    A volume whose slices lie in the class's folder itself is called ``CLASS#1``.
+    A volume whose slices lie in the class's folder itself is called ``CLASS#1``; one of a file without a folder is
+    called ``FILE.nii.gz#1``, and has no class.
     """
     first, slash, _ = path.partition("/")
     base, number = split_number(path)
-    return first if slash else base if number else ""
+    return first if slash else base if number and not base.lower().endswith(_ENDS) else ""
 
 
 def count(items: Sequence[object], word: str) -> str:

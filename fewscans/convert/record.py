@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -139,8 +141,18 @@ def _file_digest(source: Source) -> str:
     """
     try:
         if len(source.files) > 1:
-            digests = sorted(sha256_file(file) for file in source.files)
+            digests = sorted(map(_digest, source.files))
             return hashlib.sha256("".join(digests).encode()).hexdigest()
-        return sha256_file(source.file) if source.file is not None and source.file.is_file() else ""
+        return _digest(source.file) if source.file is not None and source.file.is_file() else ""
     except OSError:
         return ""
+
+
+def _digest(file: Path) -> str:
+    return _digest_once(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _digest_once(file: Path, changed: int) -> str:
+    """Kept while the next volume comes from the same file, or from a header and its voxels."""
+    return sha256_file(file)

@@ -46,6 +46,8 @@ class Source:
         Those that the table names of this volume; without any the rule of the data set takes them.
     mask : Path or None
         Its label map.
+    note : str
+        What is known of it from elsewhere than its file.
     """
 
     scan: str
@@ -58,6 +60,7 @@ class Source:
     beside: bool = False
     slices: tuple[tuple[str, int], ...] = ()
     mask: Path | None = None
+    note: str = ""
 
 
 def list_scans(params: ConvertParams) -> list[Source]:
@@ -162,6 +165,8 @@ def open_reader(params: ConvertParams) -> Iterator[Callable[[Source], Scan]]:
 
 def _read(source: Source, ndim: int) -> Scan:
     scan = _read_pixels(source, ndim)
+    if source.note:
+        scan = replace(scan, meta=replace(scan.meta, notes=(*scan.meta.notes, source.note)))
     if source.mask is None:
         return scan
     from fewscans.convert.masks import with_mask

@@ -1,4 +1,4 @@
-"""Which volumes a folder or a DICOM file holds, each a scan of its own; headers alone are read."""
+"""Which volumes a folder or a file holds, each a scan of its own; no voxels are kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from fewscans.config.stages import ConvertParams
-from fewscans.convert import Unreadable, in_words, kind_of, paths
+from fewscans.convert import Unreadable, count_volumes, in_words, kind_of, paths
+from fewscans.convert.decathlon import modalities
 from fewscans.convert.exclude import is_excluded
 from fewscans.convert.frames import Frame, read_frames
 from fewscans.convert.pairs import files_of
@@ -21,14 +22,14 @@ def unfold(source: Source, params: ConvertParams) -> list[Source]:
     """The scans that `source` stands for, and what lies beside them; itself where it is one scan.
 
     A volume of one file is called like this file, one of several files like the folder that was named. Where a file or
-    folder has several, they are ``NAME#1``, ``NAME#2``, ... in the order of `find_volumes`. What is no part of a volume
-    is listed by its own path, with the reason.
+    folder has several, they are ``NAME#1``, ``NAME#2``, ... in the order of `find_volumes`, or along the fourth axis of
+    a file that is no DICOM. What is no part of a volume is listed by its own path, with the reason.
     """
     if params.read_ndim == 2 or source.file is None or params.root is None:
         return [source]
     folder = source.file.is_dir()
     if not folder and not paths.is_dicom(source.file):
-        return [source]
+        return _along_axis(source, params)
     found = list(_found(source, Path(params.root), params, folder))
     if source.number:
         found = [_chosen(source, found)]
@@ -55,9 +56,8 @@ def _found(source: Source, root: Path, params: ConvertParams, folder: bool) -> I
         if not paths.is_dicom(path):
             if params.table is not None:  # else it is listed by itself
                 key = paths.scan_key(params.dataset, name)
-                rest.append(
-                    Source(key, name, path, files=files_of(path), beside=not _is_scan(path))
-                )
+                one = Source(key, name, path, files=files_of(path), beside=not _is_scan(path))
+                rest += _along_axis(one, params)
             continue
         try:
             with in_words(path, "DICOM"):
@@ -81,6 +81,30 @@ def _found(source: Source, root: Path, params: ConvertParams, folder: bool) -> I
         key = paths.scan_key(params.dataset, name)
         yield Source(key, name, files[0], files=files, volume=volume, beside=folder and lone)
     yield from rest
+
+
+def _along_axis(source: Source, params: ConvertParams) -> list[Source]:
+    """The volumes of a file along an axis of its own, or the one that a number names; itself where it has one."""
+    assert source.file is not None
+    try:
+        count = count_volumes(source.file)
+    except Unreadable as error:
+        return [replace(source, problem=error)]
+    if source.number > count:
+        there = paths.count(range(count), "volume")
+        return [replace(source, problem=Unreadable(f"no such volume; it holds {there}"))]
+    if count == 1:
+        return [replace(source, number=0)]
+    names = modalities(params.table) if params.table is not None else ()
+    made = []
+    for number in [source.number] if source.number else range(1, count + 1):
+        path = source.path if source.number else f"{source.path}#{number}"
+        if is_excluded(path, params.exclude):
+            continue
+        note = f"modality {names[number - 1]}" if len(names) == count else ""
+        key = paths.scan_key(params.dataset, path)
+        made.append(replace(source, scan=key, path=path, number=number, note=note))
+    return made
 
 
 def _files(folder: Path, deep: bool) -> Iterator[Path]:

@@ -10,22 +10,32 @@ import numpy as np
 import numpy.typing as npt
 
 from fewscans.convert import Meta, Scan, Unreadable, check_size, join_equal_channels, make_finite
-from fewscans.convert.nifti_file import millimetres, open_image
+from fewscans.convert.nifti_file import millimetres, open_image, read_nifti_header
+from fewscans.convert.parts import check_count, check_whole, said_of
+
+_COMPLEX = "complex numbers; save magnitude or phase"
 
 
-def read_volume(path: Path, kind: str) -> Scan:
+def read_volume(path: Path, kind: str, number: int | None = None) -> Scan:
     """Scan of NIfTI (one file or two, gzipped or not) or Analyze 7.5, turned to the nearest RAS axes.
 
-    No voxel is interpolated.
+    `number`, from 0, is that of a volume along the fourth axis. No voxel is interpolated.
 
     Raises
     ------
     Unreadable
-        ``set-aside`` for slices, series of volumes (4D), complex numbers and more voxels than are read.
+        ``set-aside`` for slices, several volumes without a number, vectors, complex numbers and more voxels than are
+        read.
     """
-    image, stored, unpacked = open_image(path, kind, _check_volume)
+    if number is None:
+        image, stored, unpacked = open_image(path, kind, _check_one)
+    else:
+        header = read_nifti_header(path, kind, _count)
+        part = number, _count(header.shape)
+        image, stored, unpacked = open_image(path, kind, _count, part)
+        unpacked = (*said_of(*part, "fourth axis"), *unpacked)
     if image.get_data_dtype().kind == "c":
-        raise Unreadable("complex numbers; save magnitude or phase", "set-aside")
+        raise Unreadable(_COMPLEX, "set-aside")
     stored = stored.reshape(stored.shape[:3])  # further axes have the length 1
     slope, intercept = image.dataobj.slope, image.dataobj.inter  # the header loses them on turning
     zooms = np.asarray(image.header.get_zooms()[:3], dtype=float)
@@ -41,6 +51,23 @@ def read_volume(path: Path, kind: str) -> Scan:
     meta = Meta(kind, mode, 8 * voxels.dtype.itemsize, float(slope), float(intercept), notes=notes)
     affine = turned_affine(stored.shape, image.affine, unit_mm) if spacing else None
     return Scan(join_equal_channels(voxels), spacing, meta, affine)
+
+
+def count_volumes(path: Path, kind: str) -> int:
+    """Number of volumes along the fourth axis of NIfTI or Analyze 7.5; where they are several, all are there.
+
+    Raises
+    ------
+    Unreadable
+        As `read_volume` does.
+    """
+    header = read_nifti_header(path, kind, _count)
+    count = _count(header.shape)
+    if count > 1:
+        if header.fields.get_data_dtype().kind == "c":
+            raise Unreadable(_COMPLEX, "set-aside")
+        check_whole(header.layout(count))
+    return count
 
 
 def to_ras(
@@ -109,17 +136,30 @@ def _orientation(image: Any) -> tuple[str, ...]:
     return ("no orientation in its header: axes taken as left, anterior, superior",)
 
 
-def _check_volume(shape: tuple[int, ...]) -> None:
-    check_size(*shape)
-    kept = [n for n in shape[3:] if n > 1]
-    if kept:
+def _check_one(shape: tuple[int, ...]) -> None:
+    if (count := _count(shape)) > 1:
+        raise Unreadable(f"{count} volumes ({_shown(shape)}); one is read here, as PATH#1", "set-aside")  # fmt: skip
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    """Number of volumes of an array (x, y, z, volume, ...)."""
+    if any(n > 1 for n in shape[4:]):
         raise Unreadable(
-            f"{len(shape)} axes ({' x '.join(map(str, shape))}); one volume is read. Split it", "set-aside"
-        )  # fmt: skip
+            f"{len(shape)} axes ({_shown(shape)}): several numbers per voxel; one volume is read. Split it",
+            "set-aside",
+        )
     if len(shape) < 3 or min(shape[:3]) < 2:
-        raise Unreadable(
-            f"a slice ({' x '.join(map(str, shape))}); volumes are read where `ndim` is 3", "set-aside"
-        )  # fmt: skip
+        check_size(*shape)
+        raise Unreadable(f"a slice ({_shown(shape)}); volumes are read where `ndim` is 3", "set-aside")  # fmt: skip
+    if 0 in shape[3:]:
+        check_size(*shape)
+    count = shape[3] if len(shape) > 3 else 1
+    check_count(count, *shape[:3])
+    return count
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def _channels(array: np.ndarray) -> tuple[np.ndarray, str]:
