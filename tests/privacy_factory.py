@@ -90,6 +90,13 @@ def _dicom(path: Path, pixels: np.ndarray, plant: Planter) -> None:
     deeper.PatientComments = plant.text("nested twice")
     inner.RequestAttributesSequence = [deeper]
     data.ReferencedImageSequence = [inner]
+    # Of the profile are the two sequences (gender identity, and its code), and no attribute in them; pydicom 3.0
+    # knows neither by name.
+    identity, code = Dataset(), Dataset()
+    code.CodeMeaning, code.CodeValue = plant.text("meaning of a code"), plant.text("code")
+    code.CodingSchemeDesignator = "99CLINIC"
+    identity.add_new(0x00100044, "SQ", [code])
+    data.add_new(0x00100041, "SQ", [identity])
     block = data.private_block(0x0011, plant.text("private creator"), create=True)
     block.add_new(0x01, "LO", plant.text("private text"))
     block.add_new(0x02, "OB", plant.text("private bytes").encode())

@@ -8,8 +8,8 @@ import logging
 from audit_factory import Cohort, found, labels_of, picture
 
 from fewscans.audit.findings import MOST_ROWS, Findings
-from fewscans.config.stages import FoldsParams
-from fewscans.split import make_folds
+from fewscans.config.stages import BudgetsParams, FoldsParams
+from fewscans.split import make_budgets, make_folds
 
 logging.getLogger("fewscans").setLevel(logging.WARNING)
 
@@ -51,6 +51,33 @@ def test_contradictory_labels_are_taken_out() -> None:
     kept = contradicting().audit(contradictions="keep")
     assert (kept.labels["target"] != "").all()
     assert set(found(kept, "contradiction")["action"]) == {"kept, as `contradictions: keep` says"}
+
+
+def test_a_contradiction_that_is_kept_is_tested_and_labelled_and_one_that_is_excluded_is_neither() -> (
+    None
+):
+    """Through folds and budgets; without its label a picture is for pretraining alone."""
+    roles, used = {}, {}
+    for rule in ("keep", "exclude"):
+        made = contradicting().audit(contradictions=rule)
+        folds = make_folds(made.labels, FoldsParams(dataset="d", folds=2))
+        budgets, _ = make_budgets(made.labels, folds, BudgetsParams(dataset="d", budgets=["all"]))
+        paths = made.labels.set_index("scan")["path"]
+        doubtful = paths.index[paths.str.startswith(("across", "tested", "trained", "torn"))]
+        assert len(doubtful) == 9
+        table = folds.pivot(index="scan", columns="fold", values="role").loc[doubtful]
+        roles[rule] = [set(row) for row in table.to_numpy().tolist()]
+        # Scan and fold whose label a budget of all labels has.
+        used[rule] = set(budgets[["scan", "fold"]].itertuples(index=False, name=None)) & {
+            (scan, fold) for scan in doubtful for fold in ("0", "1")
+        }
+        clean = set(budgets["scan"]) - set(doubtful)
+        assert clean == set(paths.index) - set(doubtful)
+    # Of two folds, one tests it and the other has its label to train on.
+    assert roles["keep"] == [{"train", "test"}] * 9
+    assert len(used["keep"]) == 9
+    assert roles["exclude"] == [{"train"}] * 9
+    assert used["exclude"] == set()
 
 
 def test_official_test_labels_stay_and_twins_are_marked() -> None:

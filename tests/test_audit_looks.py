@@ -135,3 +135,40 @@ def test_manufacturer_and_border_are_tested_where_they_are_known() -> None:
     assert told.loc["border", "severity"] == "warning"
     assert told.loc["border", "value"] > 0.95
     assert told.loc["manufacturer", "severity"] == "info"
+
+
+# What tells the class -> what the index says of a scan of each class; the ratio of sides follows from neither side.
+SHORTCUTS = {
+    "width": lambda i, kind: {"shape": [30 + 7 * i % 31, 40 + kind]},
+    "height": lambda i, kind: {"shape": [48 + kind, 30 + 7 * i % 31]},
+    "width height": lambda i, kind: {"shape": [48 * (1 + kind), 40 * (1 + kind)]},
+    "spacing": lambda i, kind: {"spacing_mm": [0.5, 0.5 + 0.1 * kind]},
+    "site": lambda i, kind: {"site": ["north", "south"][kind]},
+}
+
+
+@pytest.mark.parametrize("tells", SHORTCUTS)
+@pytest.mark.parametrize("told", [True, False], ids=["told", "by chance"])
+def test_size_spacing_and_site_are_warned_of_where_they_tell_and_no_other(
+    tells: str, told: bool
+) -> None:
+    """Through the audit, on scans in which all of them vary; by chance each value has as many of both classes."""
+    cohort = Cohort()
+    for i in range(60):
+        sizes = {
+            "shape": [48 + i // 2 % 3, 40 + i // 2 % 5],
+            "spacing_mm": [0.5, 0.5 + 0.1 * (i // 2 % 3)],
+        }
+        said = {
+            **sizes,
+            "site": f"site {i // 2 % 4}",
+            **SHORTCUTS[tells](i, i % 2 if told else i // 2 % 2),
+        }
+        site = said.pop("site")
+        cohort.add(f"{i:02d}.png", picture(i), "ab"[i % 2], f"p{i}", **said)
+        cohort.table[-1]["site"] = site
+    made = found(cohort.audit(), "shortcut").set_index("attribute")
+    assert set(made.index) >= {"width", "height", "spacing", "site", "border", "all"}
+    warned = made.index[made["severity"] == "warning"]
+    assert set(warned) == ({*tells.split(), "all"} if told else set())
+    assert (made.loc[warned, "value"] > 0.9).all()

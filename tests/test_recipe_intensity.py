@@ -77,17 +77,21 @@ def test_steps_are_axes_of_an_ablation():
         "clahe": [0.01],
         "foreground": [False, True],
         "fit": ["crop"],
+        "n4": [2, 4],
     }
     plan = expand(load({
         "datasets": {"d": {"root": "x"}}, "encoders": {"simclr": {"method": "simclr"}},
         "recipes": {"a": {"normalise": "window"}}, "ablations": {"steps": {"of": "simclr", **axes}},
     }, "config"))  # fmt: skip
     made = {name: settings for name, settings in plan.recipes.items() if name != "a"}
-    assert len(made) == 4
-    found = made["a-windows-bone-clahe0.01-foregroundtrue-fit-crop"]
+    assert len(made) == 8
+    found = made["a-windows-bone-clahe0.01-foregroundtrue-fit-crop-n42"]
     assert found == RecipeSettings(
-        windows=["bone"], clahe=0.01, foreground=True, fit="crop", normalise="window"
+        windows=["bone"], clahe=0.01, foreground=True, fit="crop", normalise="window", n4=2
     )
+    # Each has arms, and so a store, of its own.
+    assert {arm.recipe for arm in plan.arms.values()} == {"a", *made}
+    assert {settings.n4 for settings in made.values()} == {2, 4}
 
 
 def test_windows_in_hu_are_refused_for_pictures_and_warned_of_where_nobody_says(

@@ -10,9 +10,11 @@ import pytest
 from audit_factory import Cohort, found, picture
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
+from series_factory import converted
 
+from fewscans.audit.thumbnails import to_gray
 from fewscans.privacy.header import Header, read_header
-from fewscans.privacy.suspect import has_text, is_head, says_burned_in, says_face
+from fewscans.privacy.suspect import has_text, is_head, says_burned_in, says_face, volume_has_text
 
 DATA = Path(__file__).parents[2] / "shared/data"
 RNG = np.random.default_rng(0)
@@ -71,6 +73,36 @@ def test_a_head_is_told_by_its_size_and_the_air_around_it() -> None:
     assert not is_head(np.full((50, 60, 60), -1000, np.float32), step, "HU")
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize(("spacing", "slices"), [(5.0, 24), (1.0, 24), (5.0, 1)])
+def test_a_name_in_the_planes_of_a_volume_is_suspected(axis, spacing, slices) -> None:
+    """Whichever way it was sliced, turned over as RAS does; on one slice of many alone it is not."""
+    planes = np.stack([tissue(128) for _ in range(slices)]).astype(np.float32)
+    sizes = [1.0, 1.0, 1.0]
+    sizes[axis] = spacing
+
+    def suspected() -> bool:
+        return volume_has_text(np.moveaxis(planes, 0, axis), tuple(sizes))
+
+    assert not suspected()
+    for number, plane in enumerate(planes):
+        plane[:] = written(plane, "MEIER UTE 12.06.1957", 12)[::-1, ::-1]
+        assert suspected() == (
+            number > 5 or slices == 1
+        )  # the sixth is the second that is looked at
+
+
+def test_real_volumes_have_no_text(shared_data) -> None:
+    found = {}
+    for name in ("hippocampus_nifti", "dicom_series_quirks"):
+        for path, scan in converted(shared_data(name)).items():
+            if not isinstance(scan, str):
+                array = np.asarray(scan.array, dtype=np.float32)
+                found[path] = volume_has_text(to_gray(array), scan.spacing_mm or ())
+    assert len(found) > 140
+    assert not [path for path, text in found.items() if text]
+
+
 def test_what_a_header_says() -> None:
     assert says_burned_in(Header(burned_in="YES")) == "its header says so"
     assert says_burned_in(Header(classes=("1.2.840.10008.5.1.4.1.1.7.2",))) == "a secondary capture"
@@ -96,10 +128,13 @@ def test_the_audit_tells(tmp_path) -> None:
         spacing_mm=[3.0] * 3,
         unit="HU",
     )
+    planes = np.stack([written(tissue(128), "MEIER UTE 1957", 10) for _ in range(5)])
+    cohort.add("named.nii", planes[None], "b", "v", shape=[5, 128, 128], spacing_mm=[4.0, 1.0, 1.0])
     made = cohort.audit()
     text = found(made, "burned-in").set_index("path")["message"].to_dict()
     assert text == {
         "named.png": "strokes like letters at the border",
+        "named.nii": "strokes like letters at the border",
         "capture.dcm": "a secondary capture",
     }
     assert found(made, "face")["path"].tolist() == ["head.nii"]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from fewscans.audit.looks import MEASURES, measure
-from fewscans.privacy.suspect import has_text, is_head
+from fewscans.privacy.suspect import has_text, is_head, volume_has_text
 
 SIDE = 32
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as PIL turns RGB to gray
@@ -47,7 +47,7 @@ def _suspect(gray: npt.NDArray[np.float32], row: pd.Series) -> tuple[bool, bool]
     if gray.ndim == 2:
         return has_text(gray), False
     may = row.get("modality", "") in ("CT", "MR", "") and len(spacing) == 3
-    return False, may and is_head(gray, spacing, row["unit"])
+    return volume_has_text(gray, spacing), may and is_head(gray, spacing, row["unit"])
 
 
 def make_thumbnails(

@@ -16,6 +16,7 @@ from fewscans.privacy.allowed import maker_of, modality_of
 from fewscans.privacy.annex_e import DATES, is_listed
 
 if TYPE_CHECKING:
+    from pydicom.dataelem import DataElement
     from pydicom.dataset import Dataset
 
 # Text of this length and more is looked for; a shorter one is found everywhere.
@@ -23,6 +24,12 @@ SHORTEST = 4
 _LONGEST = 200
 # UIDs of the standard itself name nobody.
 _STANDARD_UID = "1.2.840.10008."
+# Of what is in a sequence of the profile: text, dates, UIDs. Numbers, terms (CS), times and pixels stand everywhere.
+_TEXT_VR = frozenset({"AE", "DA", "DT", "LO", "LT", "PN", "SH", "ST", "UC", "UI", "UN", "UR", "UT"})
+# What names an entry of a coding scheme, and not who has it: code value, designator, version, long code value.
+_OF_A_CODE = frozenset({0x00080100, 0x00080102, 0x00080103, 0x00080119})
+# Codes that say what is asked, or in what unit, and not what the answer is: concept name, purpose of reference, units.
+_ASKED = frozenset({0x0040A043, 0x0040A170, 0x004008EA})
 _RUN = re.compile(rb"[\x20-\x7e\x80-\xff]{4,}")
 _NIFTI_TEXT = ("descrip", "aux_file", "intent_name", "db_name")
 
@@ -97,16 +104,39 @@ def _dicom(path: Path, identifiers: bool) -> Header:
 
 
 def _dicom_text(dataset: Dataset) -> Iterator[str]:
-    """Values of all attributes of the profile, in sequences too, and of the file's own header."""
-    parts = [dataset, getattr(dataset, "file_meta", None) or []]
+    """Values of all attributes of the profile, in sequences too, text in its sequences, and the file's own header."""
     if preamble := getattr(dataset, "preamble", None):
         yield from _runs(preamble)
-    for part in parts:
-        for element in part.iterall() if hasattr(part, "iterall") else part:
-            if not (is_listed(element.tag.group, element.tag.element) or element.tag.group == 2):
-                continue
-            for value in element.value if element.VM > 1 else [element.value]:
-                yield from _runs(value) if isinstance(value, bytes) else [_text(value)]
+    for element in getattr(dataset, "file_meta", None) or []:
+        yield from _values(element)
+    yield from _dataset_text(dataset, False)
+
+
+def _dataset_text(dataset: Dataset, within: bool) -> Iterator[str]:
+    """The same of a data set or of an item; `within`: whether it is in a sequence that the profile lists."""
+    coded = within and _is_public_code(dataset)
+    for element in dataset:
+        listed = is_listed(element.tag.group, element.tag.element)
+        if element.VR == "SQ":
+            # Whatever action the profile has for a sequence, it goes with all that it holds.
+            for item in element.value:
+                if listed or not (element.tag in _ASKED and _is_public_code(item)):
+                    yield from _dataset_text(item, within or listed)
+        elif listed or (
+            within and element.VR in _TEXT_VR and not (coded and element.tag in _OF_A_CODE)
+        ):
+            yield from _values(element)
+
+
+def _is_public_code(item: Dataset) -> bool:
+    """Whether an item is of a coding scheme that is nobody's own (PS3.3 section 8.2: those are 99... and L)."""
+    scheme = str(item.get("CodingSchemeDesignator") or "")
+    return bool(scheme) and scheme != "L" and not scheme.startswith("99")
+
+
+def _values(element: DataElement) -> Iterator[str]:
+    for value in element.value if element.VM > 1 else [element.value]:
+        yield from _runs(value) if isinstance(value, bytes) else [_text(value)]
 
 
 def _text(value: Any) -> str:

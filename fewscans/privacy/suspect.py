@@ -21,6 +21,8 @@ _CONTRAST, _AROUND = 0.4, 9
 # Letters of a line, their least height in pixels, and their greatest as share of the picture. Small ones touch: so many
 # heights may one mark be wide, and so many marks must there be.
 _LETTERS, _LOWEST, _HIGHEST, _WIDEST, _MARKS = 5, 3, 1 / 8, 3.0, 4
+# Of a volume so many planes are looked at, the first and the last among them.
+_PLANES = 5
 # SOP classes: secondary capture; ultrasound, single and multi-frame, retired too (PS3.4 B.5, PS3.6 annex A).
 _CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _ULTRASOUND = (
@@ -98,6 +100,23 @@ def has_text(gray: npt.NDArray[np.float32]) -> bool:
         if _LOWEST <= tall <= max(8, _HIGHEST * height) and wide <= _WIDEST * tall:
             boxes.append((part[0].start, tall, part[1].start, part[1].stop))
     return _longest_line(boxes) >= _LETTERS
+
+
+def volume_has_text(volume: npt.NDArray[np.float32], spacing_mm: tuple[float, ...]) -> bool:
+    """Whether two planes of [D, H, W] in RAS, of a few along the axis of its slices, have such a line (`has_text`).
+
+    Slices lie furthest apart: where axes are equal, or nobody says, each may be theirs. RAS turns a picture over and
+    not on its side, so a line of text stays one. A name stands on each slice; in one of so many planes grain may look
+    like letters.
+    """
+    sizes = np.asarray(spacing_mm if len(spacing_mm) == 3 else (1.0,) * 3)
+    for axis in np.flatnonzero(sizes >= 0.99 * sizes.max()):
+        last = volume.shape[axis] - 1
+        spots = sorted({round(last * k / (_PLANES - 1)) for k in range(_PLANES)})
+        found = (has_text(volume.take(spot, axis=axis)) for spot in spots)
+        if sum(found) >= min(2, len(spots)):
+            return True
+    return False
 
 
 def _longest_line(boxes: list[tuple[int, int, int, int]]) -> int:

@@ -16,6 +16,7 @@ from fewscans.config.stages import AuditPageParams
 from fewscans.privacy.annex_e import EDITION, profile, summary
 from fewscans.report.audit import TITLES
 from fewscans.report.audited import Audited
+from fewscans.report.exclusions import in_words, labels_taken_out, left_out
 
 SCHEMA_VERSION = 1
 OPEN = "*To be filled in: `datasheet: {{{field}: ...}}` of this data set in the config.*"
@@ -32,18 +33,13 @@ ASKED: dict[str, tuple[tuple[str, str], ...]] = {
         ("Was it reviewed by an ethics board?", "ethics"),
         ("Did patients consent?", "consent"),
     ),
-    "Preprocessing, cleaning, labelling": (("Who labelled, by what standard?", "labelling"),),
+    "Preprocessing/cleaning/labeling": (("Who labelled, by what standard?", "labelling"),),
     "Uses": (("What should it be used for, and what not?", "uses"),),
     "Distribution": (
         ("Who may have it, and where?", "distribution"),
         ("Under what licence?", "licence"),
     ),
     "Maintenance": (("Who answers for it and corrects it?", "maintenance"),),
-}
-LEFT_OUT = {
-    "unreadable": "cannot be decoded",
-    "not-in-table": "not named by the label table",
-    "set-aside": "no scan of the kind that is used",
 }
 
 
@@ -56,7 +52,7 @@ def datasheet(audited: Audited, params: AuditPageParams) -> dict[str, Any]:
     said = {
         "Composition": _composition(facts),
         "Collection process": [("Where is it to be had?", params.source)] if params.source else [],
-        "Preprocessing, cleaning, labelling": _preprocessing(facts, params),
+        "Preprocessing/cleaning/labeling": _preprocessing(facts, params),
         "Uses": [("What limits what it can show?", _limits(facts))],
     }
     sections = []
@@ -87,7 +83,7 @@ def measured(audited: Audited, params: AuditPageParams) -> dict[str, Any]:
     shapes = [list(shape) for shape in index["shape"]]
     spacing = [list(value) for value in index["spacing_mm"] if value is not None and len(value)]
     states = labels.loc[labels["status"] != "ok", "status"].value_counts().sort_index()
-    doubtful = usable["reason"].str.startswith("contradiction")
+    doubtful = labels_taken_out(labels)
     warned = audited.findings[audited.findings["severity"] != "info"]
     shortcuts = warned[warned["check"] == "shortcut"]
     return {
@@ -111,7 +107,9 @@ def measured(audited: Audited, params: AuditPageParams) -> dict[str, Any]:
         "slice_spacing_mm": _range(value[0] for value in spacing if len(value) > 2),
         "spacing_unknown": len(shapes) - len(spacing),
         "left_out": {str(state): int(n) for state, n in states.items()},
-        "labels_taken_out": int(doubtful.sum()),
+        "left_out_by_reason": left_out(labels),
+        "labels_taken_out": sum(row["scans"] for row in doubtful),
+        "labels_taken_out_by_reason": doubtful,
         "twins_across_the_split": int(usable["twin"].sum()) if "twin" in usable else 0,
         "duplicate_pairs": _counts(audited.duplicates["kind"]),
         "warnings": _counts(warned["check"]),
@@ -165,15 +163,17 @@ def _composition(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _preprocessing(facts: Mapping[str, Any], params: AuditPageParams) -> list[tuple[str, str]]:
-    out = [f"{n} {LEFT_OUT.get(state, state)}" for state, n in facts["left_out"].items()]
+    out = in_words(facts["left_out_by_reason"])
     if params.exclude:
         out.append(f"what {len(params.exclude)} patterns of `exclude` name")
     said = [("What was left out, and why?", ("; ".join(out) or "nothing") + ".")]
-    kept = (
-        "kept, as the config says"
-        if params.contradictions == "keep"
-        else (f"{facts['labels_taken_out']} labels taken out; their scans may join pretraining")
+    why = "; ".join(
+        f"{row['scans']}: {row['reason']}" for row in facts["labels_taken_out_by_reason"]
     )
+    kept = "kept, as the config says"
+    if params.contradictions != "keep":
+        out_of = f"{facts['labels_taken_out']} labels taken out{f' ({why})' if why else ''}"
+        kept = f"{out_of}; their scans may join pretraining"
     said.append(("What was done about labels that contradict each other?", f"{kept}."))
     if params.private:
         said.append(("How were names removed?", _names_removed()))
