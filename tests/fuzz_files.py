@@ -8,11 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from conftest import dicom_file
-<<<<<<< HEAD
 from convert_factory import raw_png
-=======
 from fourth_axis_factory import body, save
->>>>>>> fourd
 from PIL import Image
 
 Files = dict[str, bytes]
