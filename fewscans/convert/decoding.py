@@ -118,9 +118,8 @@ def _decoded(
     options: dict[str, Any] = {
         ours: header.get(theirs) for ours, theirs in _OPTIONS.items() if theirs in header
     }
-    if (
-        signed
-    ):  # what the numbers are is said by the frame; PS3.5 A.4.4 wants the header to say the same
+    # What the numbers are is said by the frame; PS3.5 A.4.4 wants the header to say the same.
+    if signed:
         options["pixel_representation"] = 1
     options["number_of_frames"] = int(header.get("NumberOfFrames") or 1)
     if "ExtendedOffsetTable" in header:
