@@ -4,9 +4,9 @@
 
 Made pictures of 64 pixels: one anatomy that all share, smooth fields of their own (correlation 0.8 in the mean, as of
 chest films), one in twenty a near copy of another. Each size in a process of its own: the search, and every pair
-correlated beside it, which tells how many pairs the search lost. Seconds are of the processor. `--search` adds sizes
-without the comparison. Growth is the exponent between neighbouring sizes, and that of n log n beside it. The audit as
-a whole is measured by `scans_growth.py`.
+correlated beside it, which tells how many pairs the search lost. Seconds are of the processor: set OMP_NUM_THREADS=1,
+for threads that wait for each other count too. `--search` adds sizes without the comparison. Growth is the exponent
+between neighbouring sizes, and that of n log n beside it. The audit as a whole is measured by `scans_growth.py`.
 """
 
 from __future__ import annotations
