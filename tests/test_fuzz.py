@@ -107,6 +107,24 @@ def test_compressed_dicom_whose_items_lie_is_not_given_to_a_second_decoder(tmp_p
     (tmp_path / "a").write_bytes(data[:item] + lie + data[item + 8 :])
     with pytest.raises(Unreadable, match="pixels cannot be decoded"):
         read(tmp_path / "a")
+    assert not decoding._fragments_are_whole(lie + bytes(100))
+    whole = b"\xfe\xff\x00\xe0" + struct.pack("<I", 100) + bytes(100)
+    assert decoding._fragments_are_whole(whole)
+    assert not decoding._fragments_are_whole(whole[:-1])
+
+
+def test_damaged_dicom_that_pydicom_knows_is_not_given_to_gdcm(tmp_path, monkeypatch):
+    """It took 1.2 GB for RLE of 2 kB without Samples per Pixel, and kept it."""
+    monkeypatch.setattr(decoding, "_decode_gdcm", lambda *_: pytest.fail("was asked"))
+    data = next(
+        one["a"]
+        for one in READERS["dicom"](tmp_path / "base")
+        if b"1.2.840.10008.1.2.5" in one["a"]
+    )
+    at = data.index(b"\x28\x00\x02\x00US")
+    (tmp_path / "a").write_bytes(data[: at + 2] + b"\x01" + data[at + 3 :])
+    with pytest.raises(Unreadable, match="Samples per Pixel"):
+        read(tmp_path / "a")
 
 
 def test_voxels_far_behind_the_header_are_damage(tmp_path):

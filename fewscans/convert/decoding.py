@@ -26,6 +26,10 @@ _OPTIONS = {
     "planar_configuration": "PlanarConfiguration", "rows": "Rows", "columns": "Columns",
     "bits_allocated": "BitsAllocated", "bits_stored": "BitsStored", "pixel_representation": "PixelRepresentation",
 }  # fmt: skip
+# JPEG of 12 bits and lossless JPEG, and what Pillow cannot read of the rest.
+_JPEG = (
+    pydicom.uid.JPEGBaseline8Bit, pydicom.uid.JPEGExtended12Bit, pydicom.uid.JPEGLossless, pydicom.uid.JPEGLosslessSV1,
+)  # fmt: skip
 # pydicom's remarks on pixel data that are longer than rows, columns and frames say.
 _MORE = re.compile(r"excess padding|sufficient to contain|non-conformant padding")
 
@@ -145,10 +149,10 @@ def _uncompressed(implicit: bool, little: bool) -> pydicom.uid.UID:
 
 
 def _gdcm_may_know(syntax: pydicom.uid.UID) -> bool:
-    """Whether it is compressed, in a way that has no decoder of its own here: behind one GDCM looks for seconds."""
-    if syntax in CHECKED and get_decoder(syntax).is_available:
-        return False
-    return bool(syntax.is_transfer_syntax) and bool(syntax.is_compressed)
+    """Whether GDCM decodes what may have no other decoder here; of damaged files it takes seconds and GB, in vain."""
+    if syntax in CHECKED:
+        return not get_decoder(syntax).is_available
+    return syntax in _JPEG
 
 
 def _fragments_are_whole(data: bytes) -> bool:
