@@ -17,7 +17,12 @@ from fewscans.convert import Scan, Unreadable, read
 
 # GDCM makes 0 and 255 of a single bit, keeps padding (693), and where a JPEG 2000 stream is signed and the header is
 # not, its values wrap around.
-DIFFERING = {"liver_1frame.dcm", "liver_expb_1frame.dcm", "TOSHIBA_J2K_SIZ1_PixRep0.dcm", "693_J2KR.dcm"}
+DIFFERING = {
+    "liver_1frame.dcm",
+    "liver_expb_1frame.dcm",
+    "TOSHIBA_J2K_SIZ1_PixRep0.dcm",
+    "693_J2KR.dcm",
+}
 AFFINES = {
     "plain": np.diag([1.0, 2.0, 3.0, 1.0]),
     "flipped": np.diag([-1.0, -2.0, 3.0, 1.0]),
