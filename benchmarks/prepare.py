@@ -10,8 +10,8 @@ one folder, not compressed and in JPEG 2000. Each turn reads all:
   size; for pictures percentiles, the longer side to the size, pad.
 
 One thread each, turn about, in one process, what was written removed before each turn; then two chunks by one process
-and by two, as the workflow runs jobs, and one store by one process and by two. Times are of the processor; those of two
-cores are of the wall, and want a quiet machine.
+and by two, as the workflow runs jobs, one store by one process and by two, and two stores by one process and by two.
+Times are of the processor; those of two cores are of the wall, and want a quiet machine.
 
     python benchmarks/prepare.py --repeats 5 --out benchmarks/results/prepare.json
 
@@ -27,7 +27,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -81,12 +81,14 @@ def convert(folder: Path, ndim: int, out: Path, chunk: int = 0, chunks: int = 1)
     write_chunk(given, out / str(chunk))
 
 
-def normalise(out: Path, ndim: int, size: int, chunks: int = 1, workers: int = 1) -> None:
+def normalise(
+    out: Path, ndim: int, size: int, chunks: Sequence[int] = (0,), workers: int = 1
+) -> None:
     spacing = {"spacing_mm": SPACING_MM} if ndim == 3 else {}
     recipe = RecipeSettings(size=size, ndim=ndim, **spacing)
-    folders = [out / str(chunk) for chunk in range(chunks)]
+    folders = [out / str(chunk) for chunk in chunks]
     params = NormaliseParams(dataset="d", recipe=recipe)
-    make_store(params, folders, out / "s", workers=workers)
+    make_store(params, folders, out / f"s{chunks[0]}", workers=workers)
 
 
 def monai_steps(ndim: int, size: int) -> Callable[[str], Any]:
@@ -180,20 +182,23 @@ def make_files(kind: str, raw: Path, n: int, shape: tuple[int, ...]) -> list[Pat
 
 
 def two_cores(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
-    """Wall time of one process over that of two: of two chunks, then of one store of them."""
+    """Wall time of one process over that of two: of two chunks, of a store of them, and of a store of each.
+
+    The last has nothing in common between the two: what the machine allows.
+    """
     n, side = given.many, given.volume
     few = make_files("nifti", folder / "raw", min(8, n), (side,) * 3)
     for i in range(len(few), n):
         shutil.copy(few[i % len(few)], folder / "raw/a" / f"copy{i:04d}.nii")
     out = folder / "out"
     made: dict[str, Any] = {"kind": "two cores", "scans": n, "shape": [side] * 3}
-    found: dict[str, list[float]] = {"convert": [], "normalise": []}
+    found: dict[str, list[float]] = {"convert": [], "normalise": [], "apart": []}
     with contextlib.ExitStack() as pools:
         one, two = (
             pools.enter_context(ProcessPoolExecutor(k, get_context("fork"))) for k in (1, 2)
         )
         for turn in range(given.repeats + 1):
-            seconds: dict[str, list[float]] = {"convert": [], "normalise": []}
+            seconds: dict[str, list[float]] = {name: [] for name in found}
             for pool in (one, two):
                 shutil.rmtree(out, ignore_errors=True)
                 began = time.perf_counter()
@@ -202,8 +207,13 @@ def two_cores(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
                 seconds["convert"].append(time.perf_counter() - began)
             for workers in (1, 2):
                 began = time.perf_counter()
-                normalise(out, 3, given.size, 2, workers)
+                normalise(out, 3, given.size, (0, 1), workers)
                 seconds["normalise"].append(time.perf_counter() - began)
+            for pool in (one, two):
+                began = time.perf_counter()
+                for job in [pool.submit(normalise, out, 3, given.size, (k,)) for k in (0, 1)]:
+                    job.result()
+                seconds["apart"].append(time.perf_counter() - began)
             if turn:
                 for name, (alone, both) in seconds.items():
                     found[name].append(alone / both)
@@ -224,7 +234,7 @@ def main() -> int:
     parser.add_argument("--slices", type=int, default=60, help="slices of a series")
     parser.add_argument("--volume", type=int, nargs="+", default=[96], help="sides of volumes in voxels")  # fmt: skip
     parser.add_argument("--image", type=int, default=512, help="side of an image in pixels")
-    parser.add_argument("--many", type=int, default=160, help="volumes of the measure of two cores")
+    parser.add_argument("--many", type=int, default=320, help="volumes of the measure of two cores")
     parser.add_argument("--size", type=int, default=64, help="side in the store")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, help="write the results to this JSON file")
